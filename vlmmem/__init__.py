@@ -1,0 +1,45 @@
+"""GPU memory of language and vision-language models, and the verdicts on what documents print about it.
+
+The names below are the whole public face. Each is imported when it is first used, so that ``import vlmmem`` costs
+next to nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "vlmmem.catalog": ("find_format", "find_gpu", "find_model", "formats", "gpus", "models"),
+    "vlmmem.errors": ("InputError",),
+    "vlmmem.estimate": ("Footprint", "Term", "estimate"),
+    "vlmmem.formats": ("Format",),
+    "vlmmem.hardware": ("Gpu",),
+    "vlmmem.ledger": ("figure", "figures", "ledger"),
+    "vlmmem.memory": (
+        "forward_moments",
+        "forward_peak_bytes",
+        "kv_bytes_per_token",
+        "kv_cache_bytes",
+        "overhead_rule_bytes",
+        "per_layer_rule_bytes",
+        "weights_bytes",
+    ),
+    "vlmmem.model": ("Model", "VisionTower"),
+    "vlmmem.units": ("in_unit", "parse_size", "rounded", "show", "show_both"),
+    "vlmmem.workload": ("Parallelism", "Workload"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vlmmem' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,182 @@
+"""Bytes to and from the units that people read, and the precision at which a figure is printed.
+
+Inside the package sizes are integers of bytes. A unit appears only where a human reads, and it always names its base:
+kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 80000-13).
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vlmmem.errors import InputError
+
+BYTES: dict[str, int] = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+"""Bytes in one of each unit."""
+
+SCALES: dict[str, Fraction] = {
+    **{unit: Fraction(size) for unit, size in BYTES.items()},
+    **{f"{unit}/s": Fraction(size) for unit, size in BYTES.items()},
+    **{prefix + "FLOP": Fraction(10**power) for prefix, power in (("", 0), ("G", 9), ("T", 12), ("P", 15))},
+    **{prefix + "FLOP/s": Fraction(10**power) for prefix, power in (("", 0), ("G", 9), ("T", 12), ("P", 15))},
+    "FLOP/byte": Fraction(1),
+    "bit": Fraction(1),
+    "bits": Fraction(1),
+    "byte": Fraction(1),
+    "bytes": Fraction(1),
+    "s": Fraction(1),
+    "ms": Fraction(1, 10**3),
+    "µs": Fraction(1, 10**6),
+    "%": Fraction(1, 100),
+    "×": Fraction(1),
+    "": Fraction(1),
+}
+"""What one of each unit is worth in the package's own terms: bytes, FLOP, seconds, bits, or a bare ratio."""
+
+Number = int | float | Fraction
+
+
+def exact(value: Number) -> Fraction:
+    """The rational number that is meant.
+
+    A float stands for the shortest decimal that prints it: 0.1 is one tenth, not the nearest binary fraction.
+
+    >>> exact(0.1) == Fraction(1, 10)
+    True
+    """
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise InputError(f"{value}: not a number that can be shown; a finite number is needed")
+        return Fraction(repr(value))
+    return Fraction(value)
+
+
+def in_unit(value: Number, unit: str) -> Fraction:
+    """The value (bytes, FLOP, seconds or a ratio) counted in ``unit``, exactly.
+
+    >>> in_unit(2**30, "GB")
+    Fraction(16777216, 15625000)
+    >>> in_unit(2**30, "GiB")
+    Fraction(1, 1)
+    """
+    if unit not in SCALES:
+        raise InputError(f"unit {unit!r} is not known; one of {', '.join(u for u in SCALES if u)}")
+    return exact(value) / SCALES[unit]
+
+
+def rounded(value: Number, decimals: int) -> str:
+    """The value in digits, half away from zero, thousands separated by commas.
+
+    >>> rounded(Fraction(141245, 1000), 2), rounded(1049.6, 1), rounded(-0.5, 0)
+    ('141.25', '1,049.6', '-1')
+    """
+    number = exact(value)
+    scaled = abs(number) * 10**decimals + Fraction(1, 2)
+    digits = scaled.numerator // scaled.denominator
+    whole, rest = divmod(digits, 10**decimals)
+    sign = "-" if number < 0 and digits else ""
+    return f"{sign}{whole:,}" + (f".{rest:0{decimals}d}" if decimals else "")
+
+
+def show(value: Number, unit: str = "GiB", decimals: int = 1) -> str:
+    """The value as a human reads it, its unit named.
+
+    >>> show(67_108_864_000), show(67_108_864_000, "GB"), show(0.1, "%", 0)
+    ('62.5 GiB', '67.1 GB', '10 %')
+    """
+    digits = rounded(in_unit(value, unit), decimals)
+    return digits if not unit else f"{digits}{'' if unit == '×' else ' '}{unit}"
+
+
+def show_both(n_bytes: Number, decimals: int = 1) -> str:
+    """A size in both bases, the vendor's and the driver's.
+
+    >>> show_both(67_108_864_000)
+    '67.1 GB (62.5 GiB)'
+    """
+    return f"{show(n_bytes, 'GB', decimals)} ({show(n_bytes, 'GiB', decimals)})"
+
+
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_PRINTED = re.compile(
+    rf"\s*(?P<about>[~≈])?\s*(?P<below>[<>]=?|≥|≤)?\s*(?P<low>{_NUMBER})"
+    rf"(?:\s*(?:-|–|to)\s*(?P<high>{_NUMBER}))?\s*(?P<unit>[^\d\s.,;:()]*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A figure as somebody printed it, and what its digits promise.
+
+    Attributes:
+        text: to the letter.
+        low, high: the number, or the ends of the range (equal where it is one number).
+        decimals: decimals shown, the finer of the two ends.
+        unit: as printed, so ``GB`` says nothing yet about its base; empty where none is.
+        approximate: whether it stands behind ``~`` or ``≈``.
+    """
+
+    text: str
+    low: Fraction
+    high: Fraction
+    decimals: int
+    unit: str
+    approximate: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Printed":
+        """Read the first number, or range, of ``text`` with the unit behind it.
+
+        >>> Printed.parse("~65.5 GB").low, Printed.parse("5-10%").high, Printed.parse("1,049.6 GB").decimals
+        (Fraction(131, 2), Fraction(10, 1), 1)
+
+        Raises InputError where there is no number.
+        """
+        match = _PRINTED.search(text)
+        if not match:
+            raise InputError(f"{text!r}: no number in it; something like '65.5 GB' or '5-10%' is needed")
+        low, high = match["low"].replace(",", ""), (match["high"] or match["low"]).replace(",", "")
+        decimals = max(len(number.partition(".")[2]) for number in (low, high))
+        return cls(text, Fraction(low), Fraction(high), decimals, match["unit"], bool(match["about"]))
+
+    @property
+    def half_step(self) -> Fraction:
+        """Half of the last printed digit: how far a value may lie from the digits and still print them."""
+        return Fraction(1, 2 * 10**self.decimals)
+
+    def matches(self, low: Number, high: Number | None = None) -> bool:
+        """Whether a value, or a range, prints these digits. A tie is allowed either way.
+
+        >>> Printed.parse("72.1 GB").matches(Fraction(7205, 100)), Printed.parse("9.2 GB").matches(9.1)
+        (True, False)
+        """
+        ends = (exact(low), exact(low if high is None else high))
+        return all(
+            abs(end - printed) <= self.half_step for end, printed in zip(ends, (self.low, self.high), strict=True)
+        )
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as ``80GiB`` or ``24 GB``; the unit must name its base.
+
+    >>> parse_size("80GiB"), parse_size("1.5 kB")
+    (85899345920, 1500)
+
+    Raises InputError for anything else.
+    """
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([A-Za-z]+)\s*", text)
+    if not match or match[2] not in BYTES:
+        raise InputError(f"{text!r} is not a size; a number and one of {', '.join(BYTES)} is needed")
+    size = Fraction(match[1].replace(",", "")) * BYTES[match[2]]
+    if size.denominator != 1:
+        raise InputError(f"{text!r} is not a whole number of bytes")
+    return int(size)
