@@ -9,12 +9,12 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "vlmmem.catalog": ("find_format", "find_gpu", "find_model", "formats", "gpus", "models"),
+    "vlmmem.catalog": ("find_format", "find_gpu", "find_model", "gpus", "models"),
     "vlmmem.errors": ("InputError",),
     "vlmmem.estimate": ("Footprint", "Term", "estimate"),
     "vlmmem.formats": ("Format",),
     "vlmmem.hardware": ("Gpu",),
-    "vlmmem.ledger": ("figure", "figures", "ledger"),
+    "vlmmem.ledger": ("figure", "figures"),
     "vlmmem.memory": (
         "forward_moments",
         "forward_peak_bytes",

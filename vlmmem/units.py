@@ -64,7 +64,7 @@ def in_unit(value: Number, unit: str) -> Fraction:
     """The value (bytes, FLOP, seconds or a ratio) counted in ``unit``, exactly.
 
     >>> in_unit(2**30, "GB")
-    Fraction(16777216, 15625000)
+    Fraction(2097152, 1953125)
     >>> in_unit(2**30, "GiB")
     Fraction(1, 1)
     """
