@@ -1,0 +1,221 @@
+"""The catalogue: models, GPUs and number formats as data, each value with its source.
+
+Names resolve in any case; a model's hub id and its aliases mean the same as its id.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from vlmmem.catalog.entries import Entry, read_entries
+from vlmmem.errors import InputError
+from vlmmem.formats import SCOPES, Format
+from vlmmem.hardware import BASES, Gpu
+from vlmmem.model import FAMILIES, Model, VisionTower
+
+__all__ = [
+    "find_format",
+    "find_gpu",
+    "find_model",
+    "formats",
+    "gpus",
+    "load_formats",
+    "load_gpus",
+    "load_models",
+    "models",
+]
+
+_HERE = Path(__file__).parent
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def _load(path: Path, root: str, build: Callable[[Entry], N]) -> tuple[N, ...]:
+    found: list[N] = []
+    owner: dict[str, str] = {}
+    for entry in read_entries(path, root):
+        try:
+            item = build(entry)
+        except InputError as error:
+            line = str(error)
+            raise InputError(line if line.startswith(path.name) else f"{path.name}: {line}") from None
+        entry.done()
+        for name in _names(item):
+            if name in owner:
+                raise InputError(
+                    f"{entry.where}: the name {name!r} also means {owner[name]!r}; one meaning is needed"
+                )
+            owner[name] = item.id
+        found.append(item)
+    return tuple(found)
+
+
+def _names(item: _Named) -> set[str]:
+    names = {item.id, *item.aliases}
+    hub_id = getattr(item, "hub_id", None)
+    if hub_id is not None:
+        names.add(hub_id)
+    return {name.lower() for name in names}
+
+
+def _tower(entry: Entry | None) -> VisionTower | None:
+    if entry is None:
+        return None
+    tower = VisionTower(
+        architecture=entry.one_of("architecture", ("clip",)),
+        layers=entry.integer("layers"),
+        hidden_size=entry.integer("hidden_size"),
+        heads=entry.integer("heads"),
+        intermediate_size=entry.integer("intermediate_size"),
+        image_size=entry.integer("image_size"),
+        patch_size=entry.integer("patch_size"),
+        channels=entry.integer("channels"),
+    )
+    entry.done()
+    return tower
+
+
+def _model(entry: Entry) -> Model:
+    return Model(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        hub_id=entry.optional_text("hub_id"),
+        aliases=entry.texts("aliases"),
+        architecture=entry.one_of("architecture", FAMILIES),
+        layers=entry.integer("layers"),
+        hidden_size=entry.integer("hidden_size"),
+        heads=entry.integer("heads"),
+        kv_heads=entry.integer("kv_heads"),
+        head_dim=entry.integer("head_dim"),
+        intermediate_size=entry.integer("intermediate_size"),
+        vocab_size=entry.integer("vocab_size"),
+        max_positions=entry.integer("max_positions"),
+        tied_embeddings=entry.boolean("tied_embeddings"),
+        activation=entry.text("activation"),
+        nominal_parameters=entry.integer("nominal_parameters"),
+        dtype=entry.one_of("dtype", ("fp32", "fp16", "bf16")),
+        sliding_window=entry.optional_integer("sliding_window"),
+        vision=_tower(entry.sub("vision")),
+        sources=entry.sources(),
+    )
+
+
+def _gpu(entry: Entry) -> Gpu:
+    return Gpu(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        aliases=entry.texts("aliases"),
+        vendor=entry.text("vendor"),
+        memory_bytes=entry.integer("memory_bytes"),
+        memory_basis=entry.one_of("memory_basis", BASES),
+        vendor_gb=entry.integer("vendor_gb"),
+        memory_type=entry.text("memory_type"),
+        bus_width_bits=entry.optional_integer("bus_width_bits"),
+        bandwidth=entry.integer("bandwidth"),
+        flops_16bit=entry.integer("flops_16bit"),
+        sources=entry.sources(),
+    )
+
+
+def _format(entry: Entry) -> Format:
+    return Format(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        aliases=entry.texts("aliases"),
+        bits=entry.bits("bits"),
+        row_bits=entry.optional_integer("row_bits") or 0,
+        scope=entry.one_of("scope", SCOPES),
+        kv_cache=entry.boolean("kv_cache"),
+        formula=entry.text("bits"),
+        sources=entry.sources(),
+    )
+
+
+def load_models(path: Path) -> tuple[Model, ...]:
+    """The models of one JSON file; InputError names file and entry."""
+    return _load(path, "models", _model)
+
+
+def load_gpus(path: Path) -> tuple[Gpu, ...]:
+    """The GPUs of one JSON file; InputError names file and entry."""
+    return _load(path, "gpus", _gpu)
+
+
+def load_formats(path: Path) -> tuple[Format, ...]:
+    """The number formats of one JSON file; InputError names file and entry."""
+    return _load(path, "formats", _format)
+
+
+@cache
+def models() -> tuple[Model, ...]:
+    """Every model of the catalogue, in its order."""
+    return load_models(_HERE / "models.json")
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the catalogue, in its order."""
+    return load_gpus(_HERE / "gpus.json")
+
+
+@cache
+def formats() -> tuple[Format, ...]:
+    """Every number format of the catalogue, in its order."""
+    return load_formats(_HERE / "formats.json")
+
+
+def _find(name: object, items: Iterable[N], kind: str) -> N:
+    if not isinstance(name, str):
+        raise InputError(f"{kind} {name!r}: a name is needed")
+    wanted = name.strip().lower()
+    known: list[str] = []
+    for item in items:
+        if wanted in _names(item):
+            return item
+        known.append(item.id)
+    raise InputError(f"{kind} {name!r} is not in the catalogue; known are {', '.join(known)}")
+
+
+def find_model(name: str) -> Model:
+    """The model of that name, alias or hub id, in any case.
+
+    >>> find_model("meta-llama/Llama-2-13b-hf") is find_model("llama-2-13b")
+    True
+
+    Raises:
+        InputError: no model has that name; the line lists those that there are.
+    """
+    return _find(name, models(), "model")
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU of that name or alias, in any case.
+
+    >>> find_gpu("A100-80GB").name
+    'NVIDIA A100 80GB'
+
+    Raises:
+        InputError: no GPU has that name; the line lists those that there are.
+    """
+    return _find(name, gpus(), "GPU")
+
+
+def find_format(name: str) -> Format:
+    """The number format of that name or alias, in any case.
+
+    >>> find_format("bfloat16").id
+    'bf16'
+
+    Raises:
+        InputError: no format has that name; the line lists those that there are.
+    """
+    return _find(name, formats(), "format")

@@ -1,0 +1,47 @@
+"""Format: a number format and the exact bits that one weight costs in it, scales and zeros included."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vlmmem.errors import InputError
+from vlmmem.model import Source
+
+__all__ = ["SCOPES", "Format"]
+
+SCOPES = ("all", "decoder-linear")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One number format.
+
+    `bits` are the bits of one weight with its share of scales and zeros, exactly. `row_bits` come on top for each
+    row of a matrix (LLM.int8 keeps one scale a row). `scope` says what a checkpoint in this format holds in it: "all"
+    its weights, or only the linear layers of the decoder ("decoder-linear"; the rest stays in 16 bits). `kv_cache`
+    says whether a KV cache is kept in this format.
+
+    >>> from vlmmem import find_format
+    >>> find_format("gptq-4bit").bits, find_format("bf16").bits
+    (Fraction(133, 32), Fraction(16, 1))
+    """
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    bits: Fraction
+    row_bits: int = 0
+    scope: str = "all"
+    kv_cache: bool = False
+    formula: str = ""
+    sources: tuple[Source, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.bits <= 0:
+            raise InputError(f"{self.id}: 'bits' is {self.bits}; more than 0 is needed")
+        if self.scope not in SCOPES:
+            raise InputError(f"{self.id}: 'scope' is {self.scope!r}; one of {', '.join(SCOPES)} is needed")
+
+    @property
+    def bytes_per_weight(self) -> Fraction:
+        """Bytes of one weight with its share of scales and zeros, exactly."""
+        return self.bits / 8
