@@ -1,0 +1,354 @@
+"""The directives: what they print comes from the ledger, the catalogue and the package, nothing from a keyboard."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, cast
+
+from docutils import nodes
+from docutils.parsers.rst import directives as options
+from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
+
+from vlmmem.errors import InputError
+from vlmmem.ledger import ERRATA, VERDICTS, Figure, load
+from vlmmem.ledger.conventions import conventions
+from vlmmem.notebook import recomputed
+from vlmmem.sphinx.domain import FigureDomain
+from vlmmem.sphinx.gate import GENERATED
+from vlmmem.sphinx.roles import COMPUTED, link
+from vlmmem.units import SCALES
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def badge(verdict: str) -> str:
+    """A verdict as a badge: a colour and a word."""
+    return f'<span class="vlmmem-verdict verdict-{verdict}">{verdict}</span>'
+
+
+def _address(text: str) -> str:
+    """A source, as a link where it begins with an address."""
+    first, _, rest = text.partition(" ")
+    if not first.startswith(("https://", "http://")):
+        return escape(text)
+    return f'<a class="reference external" href="{escape(first)}">{escape(first)}</a> {escape(rest)}'.rstrip()
+
+
+def _size(figure: Figure) -> float:
+    """The documented number in units of one, for sorting; printed units say nothing of their base, so 1,000 it is."""
+    try:
+        printed = figure.printed
+    except InputError:
+        return -1.0
+    unit = {"KB": "kB", "x": "×"}.get(figure.unit, figure.unit)
+    return float(printed.low * SCALES.get(unit, 1))
+
+
+class Generated(SphinxDirective):
+    """A directive whose content is made here."""
+
+    has_content = False
+
+    def raw(self, html: str) -> nodes.raw:
+        """A piece of HTML, marked as generated."""
+        node = nodes.raw("", html, format="html", classes=[GENERATED])
+        self.set_source_info(node)
+        return node
+
+    def markdown(self, text: str) -> list[nodes.Node]:
+        """Parsed prose of the ledger, its roles checked like any other's."""
+        holder = nodes.Element()
+        self.state.nested_parse(StringList([text], source=self.env.doc2path(self.env.docname)), self.lineno, holder)
+        return holder.children
+
+    def to(self, figure: Figure, text: str | None = None) -> nodes.paragraph:
+        """A link to a figure's entry."""
+        node = link(figure.id, text or figure.documented, self.env.docname, "vlmmem-fig", f"verdict-{figure.verdict}")
+        return nodes.paragraph("", "", node)
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> list[nodes.Node]:
+        """A table of ready HTML cells in a box of its own that scrolls; on a phone each cell carries its heading."""
+        head = "".join(f'<th scope="col">{escape(text)}</th>' for text in headings)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td data-label="{escape(label)}">{cell}</td>' for label, cell in zip(headings, row, strict=True)
+            )
+            + "</tr>\n"
+            for row in rows
+        )
+        return [
+            self.raw(
+                f'<div class="vlmmem-scroll"><table class="table vlmmem-table {kind}"><thead><tr>{head}</tr></thead>\n'
+                f"<tbody>{body}</tbody></table></div>"
+            )
+        ]
+
+
+class LedgerDirective(Generated):
+    """Every figure of the ledger, each with an anchor of its own; the page's script searches and sorts."""
+
+    def run(self) -> list[nodes.Node]:
+        """The controls, and one body of the table a figure."""
+        ledger = load()
+        domain = cast("FigureDomain", self.env.get_domain("vlmmem"))
+        index = addnodes.index(entries=[])
+        found: list[nodes.Node] = [index, self.raw(self._controls(list(ledger.documents)) + self._head())]
+        for figure in ledger.figures:
+            domain.note(figure)
+            index["entries"].append(("single", figure.id, figure.anchor, "", None))
+            found += self._figure(figure)
+        found.append(self.raw("</table></div>"))
+        return found
+
+    @staticmethod
+    def _controls(documents: list[str]) -> str:
+        def choice(name: str, label: str, values: Sequence[str]) -> str:
+            every = "".join(f'<option value="{value}">{value}</option>' for value in values)
+            return (
+                f'<label>{label} <select data-filter="{name}"><option value="">all</option>{every}</select></label>'
+            )
+
+        # Hidden until the script that makes them work has run.
+        return (
+            '<form class="vlmmem-controls" role="search" hidden>'
+            '<label>Search <input type="search" placeholder="a value, an id, a word" autocomplete="off"></label>'
+            + choice("document", "Document", documents)
+            + choice("verdict", "Verdict", VERDICTS)
+            + '<output aria-live="polite"></output></form>'
+        )
+
+    @staticmethod
+    def _head() -> str:
+        columns = (("Figure", "line"), ("Documented", "documented"), ("Recomputed", "computed"), ("Verdict", "verdict"))
+        head = "".join(f'<th scope="col" data-key="{key}">{name}</th>' for name, key in columns)
+        return f'<div class="vlmmem-scroll"><table class="vlmmem-ledger"><thead><tr>{head}</tr></thead>\n'
+
+    def _figure(self, figure: Figure) -> list[nodes.Node]:
+        computed = recomputed(figure) or ""
+        place = " · ".join(filter(None, (figure.row, figure.column)))
+        ends = figure.computed_range
+        keys = {
+            "document": figure.document,
+            "verdict": figure.verdict,
+            "line": f"{list(load().documents).index(figure.document)}.{figure.line:06}",
+            "documented": _size(figure),
+            "computed": float(ends[0] * SCALES.get({"KB": "kB"}.get(figure.unit, figure.unit), 1)) if ends else -1.0,
+        }
+        data = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in keys.items())
+        opening = (
+            f'<tbody id="{figure.anchor}" {data}><tr>'
+            f'<th scope="row"><a class="vlmmem-id" href="#{figure.anchor}">{figure.id}</a>'
+            f'<span class="vlmmem-where">line {figure.line}, {escape(figure.section)}'
+            f"{'<br>' + escape(place) if place else ''}</span></th>"
+            f'<td data-label="Documented" class="vlmmem-number">{escape(figure.documented)}</td>'
+            f'<td data-label="Recomputed" class="vlmmem-number">{escape(computed) or "&ndash;"}</td>'
+            f'<td data-label="Verdict">{badge(figure.verdict)}</td></tr>'
+            '<tr class="vlmmem-more"><td colspan="4">'
+        )
+        found: list[nodes.Node] = [self.raw(opening)]
+        if figure.correct_markup:
+            found += [self.raw('<div class="vlmmem-correct"><strong>Use instead:</strong> ')]
+            found += self.markdown(figure.correct_markup)
+            found += [self.raw("</div>")]
+        found += [self.raw("<details><summary>How the verdict was earned</summary>")]
+        found += self.markdown(figure.note_text)
+        facts = [f"Kind: {figure.kind}."]
+        if figure.formula:
+            facts.append(f"Formula: <code>{escape(figure.formula)}</code>.")
+        if figure.convention:
+            facts.append(
+                f"Convention: {escape(conventions()[figure.convention].title)} (<code>{escape(figure.convention)}</code>)."
+            )
+        if figure.cause:
+            facts.append(f"Cause: {escape(figure.cause)}.")
+        sources = "".join(f"<li>{_address(source)}</li>" for source in figure.sources)
+        listed = f"<p>Sources:</p><ul>{sources}</ul>" if sources else ""
+        found.append(self.raw(f"<p>{' '.join(facts)}</p>{listed}</details></td></tr></tbody>\n"))
+        return found
+
+
+class ErrataDirective(Generated):
+    """The figures of one document, or of all, that are wrong, contradicted or inconsistent."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A card an erratum, in the order of the document."""
+        ledger = load()
+        wanted = self.arguments[0] if self.arguments else None
+        if wanted is not None and wanted not in ledger.documents:
+            raise self.error(f"document {wanted!r} is not in the ledger; one of {', '.join(ledger.documents)}")
+        errata = [
+            item for item in ledger.figures if item.verdict in ERRATA and wanted in (None, item.document)
+        ]
+        if not errata:
+            return [self.raw("<p>None found so far.</p>")]
+        found: list[nodes.Node] = []
+        for item in errata:
+            place = " · ".join(filter(None, (item.section, item.row, item.column)))
+            found += [
+                self.raw(
+                    f'<article class="vlmmem-erratum verdict-{item.verdict}"><header>'
+                    f"{badge(item.verdict)} <span class=\"vlmmem-where\">{item.document}, line {item.line}, {escape(place)}"
+                    "</span></header><dl><dt>printed</dt><dd>"
+                ),
+                self.to(item),
+                self.raw("</dd>"),
+            ]
+            value = recomputed(item)
+            if value:
+                found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
+            if item.correct_markup:
+                found += [self.raw("<dt>use instead</dt><dd>"), *self.markdown(item.correct_markup), self.raw("</dd>")]
+            found += [self.raw("<dt>why</dt><dd>"), *self.markdown(item.note_text), self.raw("</dd></dl></article>")]
+        return found
+
+
+class FigureTableDirective(Generated):
+    """A documented table, cell by cell: what it prints, what is recomputed, and the verdict."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Rows and columns as in the document."""
+        try:
+            cells = load().table(self.arguments[0])
+        except InputError as error:
+            raise self.error(str(error)) from None
+        rows = list(dict.fromkeys(item.row or "" for item in cells))
+        columns = list(dict.fromkeys(item.column or "" for item in cells))
+        by_place = {(item.row or "", item.column or ""): item for item in cells}
+        head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+        found: list[nodes.Node] = [
+            self.raw(
+                '<div class="vlmmem-scroll"><table class="table vlmmem-figures"><thead><tr><td></td>'
+                f"{head}</tr></thead><tbody>"
+            )
+        ]
+        for row in rows:
+            found.append(self.raw(f'<tr><th scope="row">{escape(row)}</th>'))
+            for column in columns:
+                item = by_place.get((row, column))
+                found.append(self.raw(f'<td data-label="{escape(column)}">'))
+                if item is not None:
+                    value = recomputed(item)
+                    found.append(self.to(item))
+                    shown = f'<span class="vlmmem-recomputed">{escape(value)}</span>' if value else ""
+                    found.append(self.raw(shown + badge(item.verdict)))
+                found.append(self.raw("</td>"))
+            found.append(self.raw("</tr>\n"))
+        found.append(
+            self.raw(
+                "</tbody></table></div>"
+                '<p class="vlmmem-legend">In each cell: the documented figure, the recomputed value, the verdict.</p>'
+            )
+        )
+        return found
+
+
+class DocumentsDirective(Generated):
+    """The documents: who wrote them, how their lines are counted, and which sections the ledger covers."""
+
+    def run(self) -> list[nodes.Node]:
+        """A section's worth of facts a document."""
+        ledger = load()
+        found: list[nodes.Node] = []
+        for document in ledger.documents.values():
+            figures = [item for item in ledger.figures if item.document == document.id]
+            counts = Counter(item.verdict for item in figures)
+            tally = " ".join(f"{badge(verdict)} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
+            facts = {
+                "name in this book": f"<code>{document.id}</code>",
+                "author": escape(document.author or "not named"),
+                "date": escape(document.date or "not given"),
+                "read on": escape(document.accessed or "not noted"),
+                "lines": f"{document.lines}. {escape(document.line_counting)}",
+                "figures": f"{len(figures)} in the ledger. {tally}" if figures else "none in the ledger yet",
+            }
+            rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+            found.append(
+                self.raw(
+                    f'<div class="vlmmem-document" id="document-{document.id}"><p class="rubric">{escape(document.title)}</p>'
+                    f"<dl>{rows}</dl>"
+                )
+            )
+            sections: dict[str, list[Figure]] = {}
+            for item in figures:
+                sections.setdefault(item.section, []).append(item)
+            if sections:
+                found += self.table(
+                    ("Lines", "Section", "Figures"),
+                    [
+                        (
+                            f"{min(i.line for i in items)}&ndash;{max(i.line for i in items)}",
+                            escape(section),
+                            str(len(items)),
+                        )
+                        for section, items in sections.items()
+                    ],
+                )
+            found.append(self.raw("</div>"))
+        return found
+
+
+class ConventionsDirective(Generated):
+    """The closed list of conventions, each with its reason to exist and how many figures rest on it."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row a convention."""
+        uses = Counter(item.convention for item in load().figures)
+        return self.table(
+            ("Convention", "Reading", "Why it is allowed", "Figures"),
+            [
+                (
+                    f'<code id="convention-{item.id}">{item.id}</code>',
+                    escape(item.title),
+                    escape(item.reason),
+                    str(uses[item.id]),
+                )
+                for item in conventions().values()
+            ],
+        )
+
+
+class VersionsDirective(Generated):
+    """With which versions the book was executed, and when."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row a program."""
+        import datetime
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        from vlmmem import __version__
+
+        def installed(name: str) -> str:
+            try:
+                return version(name)
+            except PackageNotFoundError:
+                return "not installed"
+
+        names = ("jupyter-book", "sphinx", "myst-nb", "altair", "vl-convert-python", "pandas", "numpy", "ipykernel")
+        now = datetime.datetime.now(datetime.UTC)
+        rows = [
+            ("executed", f"{now:%Y-%m-%d %H:%M} UTC"),
+            ("vlmmem", __version__),
+            ("Python", platform.python_version()),
+            *((name, installed(name)) for name in names),
+        ]
+        return self.table(("What", "Version"), [(escape(name), escape(value)) for name, value in rows])
+
+
+def setup(app: "Sphinx") -> None:
+    """Register the directives."""
+    app.add_directive("ledger", LedgerDirective)
+    app.add_directive("errata", ErrataDirective)
+    app.add_directive("figure-table", FigureTableDirective)
+    app.add_directive("documents", DocumentsDirective)
+    app.add_directive("conventions", ConventionsDirective)
+    app.add_directive("versions", VersionsDirective)

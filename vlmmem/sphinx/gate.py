@@ -1,0 +1,71 @@
+"""Quantities typed by hand fail the build: every number with a unit comes from the ledger or from code.
+
+The pages' sources are read by ``make check``; here the same rule meets the text as it is rendered, which also holds
+what directives, substitutions and the ledger's notes put there.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.util import logging
+
+from vlmmem.sphinx.roles import COMPUTED
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+logger = logging.getLogger(__name__)
+
+GENERATED = "vlmmem-generated"
+"""Class of nodes whose text a directive took from the ledger or from code."""
+
+_HIDDEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.comment, nodes.image)
+_GAP = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands for a computed value, so that the words on either side of it do not run together."""
+
+
+def _is_output(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Element) and bool({"cell_output", GENERATED} & set(node.get("classes", ())))
+
+
+def _text(node: nodes.Node) -> str:
+    """The typed text of a block; a gap where something computed, or no prose at all, stands."""
+    if isinstance(node, nodes.Text):
+        return node.astext()
+    if isinstance(node, _HIDDEN) or _is_output(node):
+        return _GAP
+    if isinstance(node, nodes.raw):
+        return re.sub(r"<[^>]*>", " ", node.astext()) if node.get("format") == "html" else _GAP
+    if isinstance(node, nodes.Element) and COMPUTED in node.get("classes", ()):
+        return _GAP
+    return "".join(_text(child) for child in node.children)
+
+
+def _blocks(node: nodes.Node) -> list[nodes.Element]:
+    """The blocks of running text below a node: paragraphs, titles, captions, terms and raw HTML."""
+    if not isinstance(node, nodes.Element) or isinstance(node, _HIDDEN) or _is_output(node):
+        return []
+    if isinstance(node, nodes.TextElement | nodes.raw):
+        return [node]
+    return [block for child in node.children for block in _blocks(child)]
+
+
+def check(app: "Sphinx", doctree: nodes.document) -> None:
+    """Warn, with page and line, of every typed quantity."""
+    from vlmmem.cite.typed import typed_quantities
+
+    for block in _blocks(doctree):
+        for quantity in typed_quantities(_text(block)):
+            logger.warning(
+                "typed quantity %r; take it from the ledger with {fig} or compute it with {calc}",
+                quantity,
+                location=block,
+                type="vlmmem",
+                subtype="typed",
+            )
+
+
+def setup(app: "Sphinx") -> None:
+    """Check each page as it is read."""
+    app.connect("doctree-read", check)
