@@ -15,10 +15,10 @@ SCOPES = ("all", "decoder-linear")
 class Format:
     """One number format.
 
-    `bits` are the bits of one weight with its share of scales and zeros, exactly. `row_bits` come on top for each
-    row of a matrix (LLM.int8 keeps one scale a row). `scope` says what a checkpoint in this format holds in it: "all"
-    its weights, or only the linear layers of the decoder ("decoder-linear"; the rest stays in 16 bits). `kv_cache`
-    says whether a KV cache is kept in this format.
+    `bits` are the bits of one weight with its share of scales and zeros, exactly. `row_bits` come on top
+    for each row of a matrix (LLM.int8 keeps one scale a row). `scope` says what a checkpoint in this format
+    holds in it: "all" its weights, or only the linear layers of the decoder ("decoder-linear"; the rest
+    stays in 16 bits). `kv_cache` says whether a KV cache is kept in this format.
 
     >>> from vlmmem import find_format
     >>> find_format("gptq-4bit").bits, find_format("bf16").bits

@@ -14,9 +14,10 @@ BASES = ("measured", "derived", "assumed", "documented")
 class Gpu:
     """One GPU.
 
-    `memory_bytes` is what a program can have, in bytes, and `memory_basis` how it is known; `vendor_gb` is the number
-    that the vendor prints with "GB", whatever base it means. `bandwidth` is the peak of its memory in bytes a second,
-    `flops_16bit` the peak of its 16-bit matrix units in FLOP a second, dense (no sparsity).
+    `memory_bytes` is what a program can have, in bytes, and `memory_basis` how it is known; `vendor_gb` is
+    the number that the vendor prints with "GB", whatever base it means. `bandwidth` is the peak of its
+    memory in bytes a second, `flops_16bit` the peak of its 16-bit matrix units in FLOP a second, dense (no
+    sparsity).
 
     >>> from vlmmem import find_gpu
     >>> gpu = find_gpu("a100-80gb")

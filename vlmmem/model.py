@@ -1,8 +1,8 @@
 """Model: the shapes of a language or vision-language model, and its parameters counted from them.
 
-A family (the class of the transformers library that builds the model) is one row of `FAMILIES`: which vectors and
-biases its decoder has. The count is one closed form over that row, checked to the parameter against what transformers
-builds on PyTorch's meta device (tests/oracle/parameters.json).
+A family (the class of the transformers library that builds the model) is one row of `FAMILIES`: which
+vectors and biases its decoder has. The count is one closed form over that row, checked to the parameter
+against what transformers builds on PyTorch's meta device (tests/oracle/parameters.json).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ __all__ = ["FAMILIES", "Family", "Linear", "Model", "Source", "VisionTower"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a value stands: an address, the revision that was read (empty where it has none), and what it says."""
+    """Where a value stands: address, revision that was read (empty where there is none), and what it says."""
 
     address: str
     revision: str
@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """One linear layer: a matrix of rows x columns and, where the family has it, a bias of one element a row."""
+    """One linear layer: a matrix of rows x columns and, where there is one, a bias of one element a row."""
 
     name: str
     rows: int
@@ -41,8 +41,9 @@ class Linear:
 class Family:
     """What sets the decoder of one transformers class apart, as data.
 
-    `projector` says what joins a vision tower to the decoder: "" (none) or "mlp" (two linear layers with biases).
-    `learned_positions` is None where positions are rotary, else the rows that the table has beyond `max_positions`.
+    `projector` says what joins a vision tower to the decoder: "" (none) or "mlp" (two linear layers with
+    biases). `learned_positions` is None where positions are rotary, else the rows that the table has beyond
+    `max_positions`.
     """
 
     source: str
@@ -128,7 +129,7 @@ class VisionTower:
 
     @property
     def parameters(self) -> int:
-        """Class token, patch convolution (no bias), positions, the two norms around the layers, the layers."""
+        """Class token, patch convolution (no bias), positions, the layers and the two norms around them."""
         hidden, wide = self.hidden_size, self.intermediate_size
         norm = 2 * hidden
         attention = 4 * (hidden * hidden + hidden)
@@ -142,9 +143,10 @@ class VisionTower:
 class Model:
     """The shapes of one model. Sizes are counts: layers, elements, tokens.
 
-    `architecture` names a row of `FAMILIES`. `vocab_size` counts the rows of the embedding, padding included.
-    `sliding_window` is the most tokens that a layer attends to, or None. `nominal_parameters` is what the model's
-    name says, `parameters` what its shapes say. `dtype` is the format in which it was published.
+    `architecture` names a row of `FAMILIES`. `vocab_size` counts the rows of the embedding, padding
+    included. `sliding_window` is the most tokens that a layer attends to, or None. `nominal_parameters` is
+    what the model's name says, `parameters` what its shapes say. `dtype` is the format in which it was
+    published.
 
     >>> from vlmmem import find_model
     >>> model = find_model("llama-2-13b")
@@ -259,7 +261,7 @@ class Model:
 
     @property
     def projector_parameters(self) -> int:
-        """The two linear layers between vision tower and decoder, and the vector that ends a row of patches."""
+        """Two linear layers from vision tower to decoder, and the vector that ends a row of patches."""
         if self.vision is None:
             return 0
         first = Linear("first", self.hidden_size, self.vision.hidden_size, bias=True)

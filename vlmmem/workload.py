@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 
-__all__ = ["Parallelism", "Workload"]
+__all__ = ["Parallelism", "Workload", "check_positive"]
+
+
+def check_positive(field: str, value: object) -> None:
+    """Raise InputError unless `value` is an integer above zero; True and 2.0 are not."""
+    if type(value) is not int or value <= 0:
+        raise InputError(f"{field}: {value!r} was given; a positive integer is needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +25,8 @@ class Workload:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        _positive("context", self.context)
-        _positive("batch", self.batch)
+        check_positive("context", self.context)
+        check_positive("batch", self.batch)
 
     @property
     def tokens(self) -> int:
@@ -30,7 +36,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """`tp` GPUs split each layer (tensor parallelism), `pp` groups of them split the layers (pipeline parallelism).
+    """`tp` GPUs split each layer (tensor parallelism), `pp` groups of those split the layers (pipeline).
 
     >>> Parallelism(tp=4, pp=2).gpus
     8
@@ -40,15 +46,10 @@ class Parallelism:
     pp: int = 1
 
     def __post_init__(self) -> None:
-        _positive("tp", self.tp)
-        _positive("pp", self.pp)
+        check_positive("tp", self.tp)
+        check_positive("pp", self.pp)
 
     @property
     def gpus(self) -> int:
         """GPUs that hold the model once."""
         return self.tp * self.pp
-
-
-def _positive(field: str, value: object) -> None:
-    if type(value) is not int or value <= 0:
-        raise InputError(f"{field}: {value!r} was given; a positive integer is needed")

@@ -201,7 +201,7 @@ def find_gpu(name: str) -> Gpu:
     """The GPU of that name or alias, in any case.
 
     >>> find_gpu("A100-80GB").name
-    'NVIDIA A100 80GB'
+    'NVIDIA A100 80GB SXM4'
 
     Raises:
         InputError: no GPU has that name; the line lists those that there are.

@@ -1,4 +1,4 @@
-"""Read the catalogue's JSON files; every fault is one line that names file and entry, and what would be right."""
+"""Read the catalogue's JSON files; a fault is one line: file, entry, what was wrong, what would be right."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _BITS = re.compile(r"[0-9]+(/[0-9]+)?( \+ [0-9]+(/[0-9]+)?)*")
 
 
 class Entry:
-    """One object of a catalogue file. Each field is asked for once, by its type; `done` refuses what was not."""
+    """One object of a catalogue file. A field is asked for by its type; `done` refuses all others."""
 
     def __init__(self, data: object, where: str) -> None:
         self.where = where

@@ -1,14 +1,15 @@
-"""Memory of the KV cache: multi-head, grouped-query and multi-query attention, with or without a sliding window.
+"""Memory of the KV cache: multi-head, grouped-query and multi-query attention, full or windowed.
 
-Each layer keeps one key and one value vector a token and KV head. Sources: multi-query attention arXiv 1911.02150,
-grouped-query attention arXiv 2305.13245, the sliding window arXiv 2310.06825; the split over GPUs as in vLLM's
-`ModelConfig.get_num_kv_heads` (vllm/config/model.py).
+Each layer keeps one key and one value vector a token and KV head. Sources: multi-query attention arXiv
+1911.02150, grouped-query attention arXiv 2305.13245, the sliding window arXiv 2310.06825; the split over
+GPUs as in vLLM's `ModelConfig.get_num_kv_heads` (vllm/config/model.py).
 """
 
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.model import Model
+from vlmmem.workload import check_positive
 
 __all__ = ["cached_tokens", "kv_bytes_per_token", "kv_cache_bytes", "kv_heads_per_rank"]
 
@@ -16,8 +17,8 @@ __all__ = ["cached_tokens", "kv_bytes_per_token", "kv_cache_bytes", "kv_heads_pe
 def kv_heads_per_rank(model: str | Model, tp: int = 1) -> int:
     """KV heads that one GPU of a tensor-parallel group of `tp` GPUs keeps.
 
-    The query heads must divide evenly over the GPUs. KV heads divide too; where there are fewer KV heads than GPUs,
-    each GPU keeps a copy of one: max(1, KV heads / tp).
+    The query heads must divide evenly over the GPUs. KV heads divide too; where there are fewer KV heads
+    than GPUs, each GPU keeps a copy of one: max(1, KV heads / tp).
 
     Args:
         model: a model or its name.
@@ -30,12 +31,12 @@ def kv_heads_per_rank(model: str | Model, tp: int = 1) -> int:
     [8, 2, 1, 1]
     """
     model = find_model(model) if isinstance(model, str) else model
-    _positive("tp", tp)
+    check_positive("tp", tp)
     if not _splits(model, tp):
         possible = ", ".join(str(gpus) for gpus in range(1, model.heads + 1) if _splits(model, gpus))
         raise InputError(
-            f"tp: {tp} GPUs cannot split {model.heads} heads and {model.kv_heads} KV heads of {model.id} evenly; "
-            f"possible are {possible}"
+            f"tp: {tp} GPUs cannot split {model.heads} heads and {model.kv_heads} KV heads of {model.id} "
+            f"evenly; possible are {possible}"
         )
     return max(1, model.kv_heads // tp)
 
@@ -70,7 +71,7 @@ def kv_bytes_per_token(model: str | Model, kv_dtype: str | Format = "bf16", tp: 
 
 
 def cached_tokens(model: str | Model, context: int) -> int:
-    """Tokens of one sequence of `context` tokens that a layer keeps: all of them, or those in its sliding window.
+    """Tokens that a layer keeps of a sequence of `context` tokens: all, or those in its sliding window.
 
     Engines keep a margin above the window; that belongs to the engine, not to the model.
 
@@ -78,7 +79,7 @@ def cached_tokens(model: str | Model, context: int) -> int:
     (4096, 32768)
     """
     model = find_model(model) if isinstance(model, str) else model
-    _positive("context", context)
+    check_positive("context", context)
     return context if model.sliding_window is None else min(context, model.sliding_window)
 
 
@@ -89,8 +90,7 @@ def kv_cache_bytes(
 
     Args:
         model: a model or its name.
-        context: tokens of each sequence, prompt and answer together. It may exceed the model's positions, as the
-            documents' examples do; `vlmmem.estimate` says so.
+        context: tokens of each sequence, prompt and answer together. It may exceed the model's positions.
         batch: sequences held at once.
         kv_dtype: the number format of keys and values, or its name.
         tp: GPUs of the tensor-parallel group.
@@ -101,13 +101,8 @@ def kv_cache_bytes(
     >>> kv_cache_bytes("llama-2-13b", context=8192, batch=10)
     67108864000
     """
-    _positive("batch", batch)
+    check_positive("batch", batch)
     return kv_bytes_per_token(model, kv_dtype, tp) * cached_tokens(model, context) * batch
-
-
-def _positive(field: str, value: object) -> None:
-    if type(value) is not int or value <= 0:
-        raise InputError(f"{field}: {value!r} was given; a positive integer is needed")
 
 
 def _splits(model: Model, tp: int) -> bool:

@@ -10,8 +10,8 @@ __all__ = ["weights_bytes"]
 def weights_bytes(parameters: int, format: str | Format = "bf16") -> int:  # noqa: A002 (the field's own word)
     """Bytes of `parameters` weights, all of them in one number format: ceil(parameters x bits / 8).
 
-    Bits are exact fractions with the scales and zeros of the format. What a format keeps for each row (`row_bits`)
-    needs the shapes and is not in it: `vlmmem.estimate` adds it.
+    Bits are exact fractions with the scales and zeros of the format. What a format keeps for each row
+    (`row_bits`) needs the shapes and is not in it: `vlmmem.estimate` adds it.
 
     Args:
         parameters: number of weights, 0 or more.
