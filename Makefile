@@ -48,7 +48,8 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 lock: .venv/installed-lock ## resolve pyproject.toml into requirements.txt, for every supported Python; UPGRADE=--upgrade for newer versions
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	# pip refuses a lock that leaves out the extras: --no-strip-extras
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links \
 	  --python-version "$$(sed -n 's/^requires-python = ">=\([0-9.]*\),.*/\1/p' pyproject.toml)" \
 	  --custom-compile-command "make lock" $(UPGRADE) $(GROUPS:%=--group %) pyproject.toml -o requirements.txt
 
@@ -67,7 +68,7 @@ help: ## list these commands
 	@touch $@
 
 .venv/installed-lock: .venv/made requirements.txt
-	$(PY) -m pip install --quiet --require-hashes -r requirements.txt
+	@tools/install.sh .venv
 	@touch $@
 
 $(INSTALLED): .venv/installed-lock pyproject.toml
