@@ -1,6 +1,26 @@
 """The terms of a model's memory, one module a term: pure functions that take counts and give bytes."""
 
+from vlmmem.memory.activations import (
+    decode_moments,
+    decode_peak_bytes,
+    forward_moments,
+    forward_peak_bytes,
+    overhead_rule_bytes,
+    per_layer_rule_bytes,
+)
 from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
 from vlmmem.memory.weights import weights_bytes
 
-__all__ = ["cached_tokens", "kv_bytes_per_token", "kv_cache_bytes", "kv_heads_per_rank", "weights_bytes"]
+__all__ = [
+    "cached_tokens",
+    "decode_moments",
+    "decode_peak_bytes",
+    "forward_moments",
+    "forward_peak_bytes",
+    "kv_bytes_per_token",
+    "kv_cache_bytes",
+    "kv_heads_per_rank",
+    "overhead_rule_bytes",
+    "per_layer_rule_bytes",
+    "weights_bytes",
+]
