@@ -133,17 +133,21 @@ class Printed:
     approximate: bool
 
     @classmethod
-    def parse(cls, text: str) -> "Printed":
-        """Read the first number, or range, of ``text`` with the unit behind it.
+    def parse(cls, text: str, unit: str = "") -> "Printed":
+        """Read the first number, or range, of ``text`` that stands before ``unit`` (any unit where none is given).
 
         >>> Printed.parse("~65.5 GB").low, Printed.parse("5-10%").high, Printed.parse("1,049.6 GB").decimals
         (Fraction(131, 2), Fraction(10, 1), 1)
+        >>> Printed.parse("7B × 2 bytes = 14 GB", "GB").low
+        Fraction(14, 1)
 
-        Raises InputError where there is no number.
+        Raises InputError where there is no such number.
         """
-        match = _PRINTED.search(text)
+        match = next((found for found in _PRINTED.finditer(text) if not unit or found["unit"] == unit), None)
         if not match:
-            raise InputError(f"{text!r}: no number in it; something like '65.5 GB' or '5-10%' is needed")
+            raise InputError(
+                f"{text!r}: no number{f' before {unit!r}' if unit else ''}; something like '65.5 GB' or '5-10%' is needed"
+            )
         low, high = match["low"].replace(",", ""), (match["high"] or match["low"]).replace(",", "")
         decimals = max(len(number.partition(".")[2]) for number in (low, high))
         return cls(text, Fraction(low), Fraction(high), decimals, match["unit"], bool(match["about"]))

@@ -1,7 +1,7 @@
 """Roles in prose: the readable value and its origin side by side, compared and rewritten.
 
-``{fig}`101.2 GB <footprint:13b-total>` `` quotes a figure as documented; ``<ID.computed>`` and ``<ID.correct>`` select
-what was recomputed and what to use instead. ``{calc}`62.5 GiB <EXPRESSION>` `` shows a value of the package; the
+``{fig}`101.2 GB <footprint:13b-total>` `` quotes a figure as documented; ``<ID.computed>``, ``<ID.correct>``
+and ``<ID.says>`` select what was recomputed, what to use instead, and what the primary source prints. ``{calc}`62.5 GiB <EXPRESSION>` `` shows a value of the package; the
 readable text fixes unit and decimals. The same syntax serves pages, notebooks, the README and the ledger's own notes.
 """
 
@@ -17,7 +17,7 @@ ROLE = re.compile(r"\{(?P<kind>fig|calc)\}`(?P<readable>[^`<]*?)\s*<(?P<target>[
 _BROKEN = re.compile(r"\{(?:fig|calc)\}(?!`)|\{(?:fig|calc)\}`[^`]*(?:`|$)")
 _CODE_FENCE = re.compile(r"(?P<fence>`{3,}|~{3,})\s*(?P<info>[^`\s]*)")
 _READABLE = re.compile(r"(?P<about>[~≈] ?)?(?P<number>-?\d[\d,]*(?:\.\d+)?)(?P<gap>[ \u00a0\u202f]?)(?P<unit>.*)", re.S)
-FIELDS = ("documented", "computed", "correct")
+FIELDS = ("documented", "computed", "correct", "says")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def value_of(role: Role) -> str:
         decimals = len(match["number"].partition(".")[2])
         unit = item.unit
         return f"{rounded(ends[0], decimals)}{match['gap'] or (' ' if unit and unit != '%' else '')}{unit}".strip()
-    value = item.documented if name == "documented" else item.correct
+    says = next((evidence.says for evidence in item.evidence if isinstance(evidence.says, str)), None)
+    value = {"documented": item.documented, "correct": item.correct, "says": says}[name]
     if value is None:
         raise InputError(f"{role.target}: nothing is given there")
     return value

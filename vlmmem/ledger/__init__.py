@@ -106,12 +106,12 @@ class Figure:
     @property
     def printed(self) -> Printed:
         """The figure's number and printed precision."""
-        return Printed.parse(self.documented)
+        return Printed.parse(self.documented, self.unit)
 
     @property
     def printed_unit_differs(self) -> bool:
-        """Whether ``unit`` is another one than ``documented`` shows (figures without a number have no unit)."""
-        return bool(self.unit) and self.unit not in self.documented
+        """Whether ``unit`` is another one than ``documented`` shows; a recommendation may leave its unit unsaid."""
+        return bool(self.unit) and self.kind != "recommendation" and self.unit not in self.documented
 
     def read(self) -> Arguments:
         """The arguments, ready for a formula."""
@@ -129,7 +129,7 @@ class Figure:
         formula = FORMULAS[self.formula_id] if self.formula_id else None
         convention = conventions()[self.convention_id].settings if self.convention_id else None
         return judge(
-            self.documented, formula, self.read(), literal(), convention, self.evidence, self.breaks
+            self.documented, self.unit, formula, self.read(), literal(), convention, self.evidence, self.breaks
         )
 
     @property
@@ -358,6 +358,12 @@ class Ledger:
                 problems.append(f"{item.where}: names {other!r}, which is not in the ledger")
             elif item.id not in (self.by_id[other].breaks, self.by_id[other].pair):
                 problems.append(f"{item.where}: names {other!r}, whose entry does not name it back; add 'pair'")
+        if judged.verdict == "wrong" and item.formula_id and not item.convention_id:
+            problems += [
+                f"{item.where}: no convention is declared, yet {other.id!r} prints it"
+                for other in conventions().values()
+                if prints(item, other)
+            ]
         if item.convention_id:
             problems += self._check_convention(item, conventions()[item.convention_id])
         if item.printed_unit_differs:
@@ -382,7 +388,7 @@ def prints(item: Figure, convention: Convention) -> bool:
     """Whether a convention prints a figure's digits."""
     if not item.formula_id:
         return False
-    return agrees(item.documented, FORMULAS[item.formula_id].compute(item.read(), convention.settings))
+    return agrees(item.documented, item.unit, FORMULAS[item.formula_id].compute(item.read(), convention.settings))
 
 
 def read(folder: Path = FOLDER, documents_file: Path | None = None) -> Ledger:

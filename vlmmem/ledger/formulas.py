@@ -144,7 +144,7 @@ def _parameters(arguments: Arguments, settings: Settings, default: str) -> Fract
 
 
 def _bytes_per_parameter(arguments: Arguments) -> Fraction:
-    return catalog.find_format(arguments.text("format")).bits_per_weight / 8
+    return catalog.find_format(arguments.text("format")).bytes_per_weight
 
 
 def _weights(arguments: Arguments, settings: Settings) -> Outcome:
@@ -199,13 +199,18 @@ def _gpus_needed(arguments: Arguments, settings: Settings) -> Outcome:
     return Outcome(Fraction(-(-arguments.number("total") // arguments.gpu().vendor_gb)))
 
 
-def _fits(arguments: Arguments, settings: Settings) -> Outcome:
-    totals = arguments.numbers("totals")
-    fitting = [total <= arguments.gpu().vendor_gb for total in totals]
+def _claim(arguments: Arguments, low: Fraction, high: Fraction) -> Outcome:
+    """Whether values stand on the claimed side of a GPU's memory as sold, or of another printed figure."""
+    limit = Fraction(arguments.gpu().vendor_gb) if arguments.has("gpu") else arguments.number("limit")
     claim = arguments.text("claim")
-    if claim not in ("fits", "does not fit"):
-        raise InputError(f"{arguments.where}: argument 'claim' is {claim!r}; 'fits' or 'does not fit' is needed")
-    return Outcome(min(totals), max(totals), all(fitting) if claim == "fits" else not any(fitting))
+    if claim not in ("at most", "more than"):
+        raise InputError(f"{arguments.where}: argument 'claim' is {claim!r}; 'at most' or 'more than' is needed")
+    return Outcome(low, high, high <= limit if claim == "at most" else low > limit)
+
+
+def _compare(arguments: Arguments, settings: Settings) -> Outcome:
+    values = arguments.numbers("values")
+    return _claim(arguments, min(values), max(values))
 
 
 def _ratio(arguments: Arguments, settings: Settings) -> Outcome:
@@ -242,6 +247,18 @@ def _estimate_code(arguments: Arguments, settings: Settings) -> Outcome:
             arguments.number("overhead_factor") if arguments.has("overhead_factor") else Fraction("1.2"),
         )
     )
+
+
+def _estimate_compare(arguments: Arguments, settings: Settings) -> Outcome:
+    value = _estimate_code(arguments, settings).low
+    assert value is not None
+    return _claim(arguments, value, value)
+
+
+def _activation_code(arguments: Arguments, settings: Settings) -> Outcome:
+    names = ("hidden_size", "seq_len", "batch_size", "num_layers")
+    width, length, batch, layers = (arguments.whole(name) for name in names)
+    return Outcome(documented.calc_activation_memory_gb(width, length, batch, layers))
 
 
 def _weights_code(arguments: Arguments, settings: Settings) -> Outcome:
@@ -325,6 +342,7 @@ def _right_kv_code(arguments: Arguments) -> str:
 
 _FORMULAS = (
     Formula("weights", "W = P × b", "footprint:24", "rule", _weights, _right_weights),
+    Formula("weights-example", "parameters written out × b", "footprint:36", "code", _weights, _right_weights),
     Formula("kv-per-token", "2 × L × H × b", "footprint:49", "rule", _kv_per_token, _right_kv_per_token),
     Formula("kv-cache", "KV = 2 × L × H × b × T × B", "footprint:67", "rule", _kv_cache, _right_kv_cache),
     Formula("total", "M = (1 + s) × (W + KV)", "footprint:108", "rule", _total, _right_total),
@@ -332,10 +350,12 @@ _FORMULAS = (
     Formula("sum", "sum of the terms printed", "footprint:108", "code", _sum),
     Formula("product", "product of the factors printed", "footprint:36", "code", _product),
     Formula("gpus-needed", "⌈M / GPU memory⌉", "footprint:115", "code", _gpus_needed),
-    Formula("fits", "M ≤ GPU memory", "footprint:166", "code", _fits),
+    Formula("comparison", "printed values against a GPU's memory or another printed value", "footprint:166", "code", _compare),
     Formula("ratio", "printed value / printed value", "footprint:152", "code", _ratio),
     Formula("estimate_memory_gb", "(W + KV) × 1.2, KV in GiB", "footprint:407", "code", _estimate_code),
-    Formula("calc_model_memory_gb", "P × b / 1,024³", "inference:46", "code", _weights_code),
+    Formula("estimate-comparison", "estimate_memory_gb against a GPU's memory", "footprint:457", "code", _estimate_compare),
+    Formula("calc_activation_memory_gb", "2 × H × T × B × b × L / 1,024³", "inference:117", "code", _activation_code),
+    Formula("calc_model_memory_gb", "P × b / 1,024³", "inference:46", "code", _weights_code, _right_weights),
     Formula("calc_kv_cache_memory_gb", "2 × n_kv × d × T × B × L × b / 1,024³", "inference:78", "code", _kv_code, _right_kv_code),
     Formula("table-total", "calc_model_memory_gb + calc_kv_cache_memory_gb", "inference:98", "code", _total_code),
     Formula("model-field", "a field of the published config", "the catalogue's sources", "fact", _field),

@@ -41,33 +41,34 @@ class Judgement:
     reason: str
 
 
-def agrees(documented: str, outcome: Outcome) -> bool:
+def agrees(documented: str, unit: str, outcome: Outcome) -> bool:
     """Whether an outcome prints the documented digits (or, for a claim, holds).
 
     >>> from fractions import Fraction
-    >>> agrees("9.2 GB", Outcome(Fraction("9.24"))), agrees("fits", Outcome(Fraction(1), holds=False))
+    >>> agrees("9.2 GB", "GB", Outcome(Fraction("9.24"))), agrees("fits", "", Outcome(Fraction(1), holds=False))
     (True, False)
     """
     if outcome.holds is not None:
         return outcome.holds
     ends = outcome.range
-    return ends is not None and Printed.parse(documented).matches(*ends)
+    return ends is not None and Printed.parse(documented, unit).matches(*ends)
 
 
-def supports(documented: str, evidence: Evidence) -> bool:
+def supports(documented: str, unit: str, evidence: Evidence) -> bool:
     """Whether a source says the same as the document, at the document's printed precision.
 
-    >>> supports("40-60%", Evidence("arXiv 2309.06180", "60-80%"))
+    >>> supports("40-60%", "%", Evidence("arXiv 2309.06180", "60-80%"))
     False
     """
     if isinstance(evidence.says, bool):
         return evidence.says
     said = Printed.parse(evidence.says)
-    return Printed.parse(documented).matches(said.low, said.high)
+    return Printed.parse(documented, unit).matches(said.low, said.high)
 
 
 def judge(
     documented: str,
+    unit: str,
     formula: Formula | None,
     arguments: Arguments,
     literal: Settings,
@@ -83,11 +84,11 @@ def judge(
     plain = formula.compute(arguments, literal) if formula else None
     read = formula.compute(arguments, convention) if formula and convention else None
     shown = read if read is not None else plain
-    against = [item for item in evidence if not supports(documented, item)]
+    against = [item for item in evidence if not supports(documented, unit, item)]
     if against:
         return Judgement("wrong", shown, f"{against[0].source} says otherwise")
     if formula and plain and shown:
-        prints, prints_read = agrees(documented, plain), agrees(documented, shown)
+        prints, prints_read = agrees(documented, unit, plain), agrees(documented, unit, shown)
         if formula.kind == "code" and not prints:
             return Judgement("contradicted", plain, "the document's own rule gives another value")
         if not prints and not prints_read:

@@ -1,0 +1,85 @@
+"""The texts of this book that carry figures, and the ledger's own notes: checked and rewritten by the same rules."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmmem.cite.prose import check_text, fix_text
+from vlmmem.errors import InputError
+from vlmmem.ledger import FOLDER, load
+
+PAGES = ("README.md", "CONTRIBUTING.md", "book/*.md", "book/**/*.md", "notebooks/*.md")
+"""Where the project's prose stands, below its root."""
+_NOTES = ("note", "correct")
+
+
+def pages(root: Path) -> list[Path]:
+    """Every page of prose below the root, once, in order."""
+    found = {path: None for pattern in PAGES for path in sorted(root.glob(pattern))}
+    return list(found)
+
+
+def ledger_files(folder: Path = FOLDER) -> list[Path]:
+    """Every data file of the ledger."""
+    return sorted(folder.glob("*/*.json"))
+
+
+def as_data(content: object) -> str:
+    """The one way in which a ledger file is written, so that rewriting a value changes that value only."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _notes(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for entry in content["figures"]:
+        for name in _NOTES:
+            if isinstance(entry.get(name), str):
+                yield entry, name
+
+
+def check(root: Path, folder: Path = FOLDER) -> list[str]:
+    """One line for every role whose readable value is not what its origin gives, pages and ledger notes alike."""
+    problems = []
+    for path in pages(root):
+        problems += check_text(path.read_text(encoding="utf-8"), str(path.relative_to(root)))
+    for path in ledger_files(folder):
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        where = f"{path.parent.name}/{path.name}"
+        if text != as_data(content):
+            problems.append(f"{where}: not in the ledger's layout; 'make fix' rewrites it")
+        for entry, name in _notes(content):
+            problems += [
+                line.replace(":1:", f": {name}:", 1) for line in check_text(entry[name], f"{where}: {entry['id']}")
+            ]
+    return problems
+
+
+def fix(root: Path, folder: Path = FOLDER) -> list[str]:
+    """Rewrite every readable value from its origin. Returns the files that changed."""
+    changed = []
+    for path in pages(root):
+        text = path.read_text(encoding="utf-8")
+        right = fix_text(text)
+        if right != text:
+            path.write_text(right, encoding="utf-8")
+            changed.append(str(path.relative_to(root)))
+    for path in ledger_files(folder):
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        for entry, name in _notes(content):
+            entry[name] = fix_text(entry[name])
+        if as_data(content) != text:
+            path.write_text(as_data(content), encoding="utf-8")
+            changed.append(f"{path.parent.name}/{path.name}")
+    if changed:
+        load.cache_clear()
+    return changed
+
+
+def ledger_problems() -> list[str]:
+    """Every way in which the ledger does not hold, one line each."""
+    try:
+        return load().check()
+    except InputError as error:
+        return [str(error)]

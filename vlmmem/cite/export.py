@@ -1,0 +1,107 @@
+"""What the project publishes, as committed data: every figure, every model, every GPU.
+
+The committed files are the accepted state. Whatever changes a verdict, a value or a catalogue entry changes them, so a
+change goes unnoticed only if somebody accepts it, and accepting writes a line into the CHANGELOG.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from vlmmem import catalog
+from vlmmem.errors import InputError
+from vlmmem.ledger import load
+from vlmmem.memory import kv_bytes_per_token, weights_bytes
+
+FOLDER = Path("book/published")
+CHANGELOG = Path("CHANGELOG.md")
+HEADING = "### Accepted figures"
+
+
+def _plain(value: Any) -> Any:
+    """A catalogue entry's fields as JSON: fractions as text, so that they stay exact."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Fraction) else value
+
+
+def published() -> dict[str, list[dict[str, Any]]]:
+    """File name to content: the figures with their verdicts, and what the catalogue's entries come to."""
+    models = [
+        {
+            **_plain(asdict(item)),
+            "parameters": item.parameters,
+            "parameters_by_part": dict(item.parameters_by_part),
+            "weights_bytes_bf16": weights_bytes(item.parameters),
+            "kv_bytes_per_token_bf16": kv_bytes_per_token(item),
+        }
+        for item in catalog.models()
+    ]
+    return {
+        "figures.json": [item.json() for item in load().figures],
+        "models.json": models,
+        "gpus.json": [_plain(asdict(item)) for item in catalog.gpus()],
+        "formats.json": [_plain(asdict(item)) for item in catalog.formats()],
+    }
+
+
+def as_text(content: object) -> str:
+    """The bytes of a published file: sorted as listed, readable in a diff."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _by_id(content: object) -> Mapping[str, Any]:
+    return {entry["id"]: entry for entry in content} if isinstance(content, list) else {}
+
+
+def changes(root: Path) -> list[str]:
+    """One line for every entry that differs from the accepted export; empty where nothing changed."""
+    lines = []
+    for name, content in published().items():
+        path = root / FOLDER / name
+        try:
+            old = _by_id(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        except ValueError:
+            old = {}
+        new = _by_id(json.loads(as_text(content)))
+        for key in {**old, **new}:
+            if key not in old:
+                lines.append(f"{FOLDER / name}: {key} is new")
+            elif key not in new:
+                lines.append(f"{FOLDER / name}: {key} is gone")
+            else:
+                fields = [field for field in {**old[key], **new[key]} if old[key].get(field) != new[key].get(field)]
+                lines += [
+                    f"{FOLDER / name}: {key}: {field} was {old[key].get(field)!r}, is {new[key].get(field)!r}"
+                    for field in fields
+                ]
+        if not lines and (not path.exists() or path.read_text(encoding="utf-8") != as_text(content)):
+            lines.append(f"{FOLDER / name}: not as it would be written")
+    return lines
+
+
+def accept(root: Path, reason: str) -> list[str]:
+    """Rewrite the export and record what changed, with its reason, in the CHANGELOG. Returns the changes."""
+    changed = changes(root)
+    if not changed:
+        return []
+    if not reason.strip() or "\n" in reason:
+        raise InputError("accept: a reason of one line is needed: make accept REASON='why the figures changed'")
+    changelog = root / CHANGELOG
+    text = changelog.read_text(encoding="utf-8")
+    if HEADING not in text:
+        raise InputError(f"{CHANGELOG}: has no heading {HEADING!r}; put one under the unreleased version")
+    kinds = {what: sum(line.endswith(what) for line in changed) for what in ("is new", "is gone")}
+    touched = len({line.split(": ")[1].split(" is ")[0] for line in changed})
+    line = f"- {reason.strip()} ({touched} entries: {kinds['is new']} new, {kinds['is gone']} gone)"
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    for name, content in published().items():
+        (root / FOLDER / name).write_text(as_text(content), encoding="utf-8")
+    head, tail = text.split(HEADING, 1)
+    changelog.write_text(f"{head}{HEADING}\n\n{line}\n{tail.lstrip()}", encoding="utf-8")
+    return changed
