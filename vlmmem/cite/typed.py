@@ -431,28 +431,9 @@ _FENCE = re.compile(
 )
 _DIRECTIVE = re.compile(r"\{(?P<name>[A-Za-z][\w:+.-]*)\}\s*(?P<argument>.*)$")
 _OPTION = re.compile(r"\s*:(?P<key>[A-Za-z][\w-]*):(?P<value>\s.*|)$")
-_LAYOUT = frozenset(
-    # fmt: off
-    (
-        "width",
-        "height",
-        "scale",
-        "figwidth",
-        "figclass",
-        "class",
-        "name",
-        "align",
-        "widths",
-        "target",
-        "tags",
-        "header-rows",
-        "stub-columns",
-        "margin",
-        "padding",
-        "columns",
-        "gutter",
-    )
-    # fmt: on
+_LAYOUT = re.compile(
+    "align|class|columns|figclass|figwidth|gutter|header-rows|height|margin|name|padding|scale|stub-columns|tags"
+    "|target|widths?"
 )
 _ITEM = re.compile(r"\A(?:\s*(?:(?:[-*+]|\d+[.)])\s+)+|\s*#{1,6}\s+|\s*\[\^[^\]]+\]:|\s*:\s+)")
 _VERBATIM = {
@@ -637,13 +618,13 @@ class _Page:
             self.at += 1
             while self.at < len(self.lines) and self.lines[self.at].strip(" >") != "---":
                 key, _, value = self.lines[self.at].strip(" >").partition(":")
-                if key not in _LAYOUT:
+                if not _LAYOUT.fullmatch(key):
                     self.found += _in_block(value or key, self.at + 1)
                 self.at += 1
             self.at += 1
             return
         while self.at < len(self.lines) and (option := _OPTION.match(self.lines[self.at].lstrip(" >"))):
-            if option["key"] not in _LAYOUT:
+            if not _LAYOUT.fullmatch(option["key"]):
                 self.found += _in_block(option["value"], self.at + 1)
             self.at += 1
 
@@ -954,7 +935,7 @@ def _spoken(metadata: object) -> Iterator[str]:
             yield metadata
         case Mapping():
             for key, value in metadata.items():
-                if key not in _LAYOUT:
+                if not _LAYOUT.fullmatch(key):
                     yield from _spoken(value)
         case list():
             for value in metadata:
