@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-project
 GROUPS := book test lab build
 QUICK := not slow and not book and not browser
 
-.PHONY: book test check mutants oracle fix accept lab lock help clean install
+.PHONY: book test check mutants oracle notebooks fix accept lab lock help clean install
 
 book: $(INSTALLED) ## install everything, execute every notebook, build _build/html/index.html
 	rm -rf _build
@@ -41,6 +41,9 @@ oracle: $(INSTALLED) ## compare with transformers in .venv-oracle; TORCH_INDEX=U
 fix: $(INSTALLED) ## rewrite the readable values in prose from their source
 	$(PY) -m vlmmem.cite fix
 
+notebooks: $(INSTALLED) ## execute every notebook and write its .ipynb
+	$(PY) tools/notebooks.py
+
 accept: $(INSTALLED) ## accept a changed export, with a line in CHANGELOG.md
 	$(PY) -m vlmmem.cite accept
 
@@ -56,11 +59,11 @@ lock: .venv/installed-lock ## resolve pyproject.toml into requirements.txt, for 
 install: $(INSTALLED) ## install everything into .venv
 
 clean: ## remove what make made, but the environments
-	rm -rf _build build dist mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
-	  printf 'make %-8s %s\n' "$$name" "$$what"; done
+	  printf 'make %-9s %s\n' "$$name" "$$what"; done
 
 # Each stamp is newer than what it was made from, so that a second call is instant.
 .venv/made:
