@@ -1,6 +1,6 @@
 """What the notebooks display: sentences whose numbers depend on parameters, and tables of verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from vlmmem.units import rounded
 if TYPE_CHECKING:
     from vlmmem.ledger import Figure
 
-_HEADINGS = ("Documented", "Recomputed", "Verdict", "Convention", "Use instead")
+_HEADINGS = ("Where", "Documented", "Recomputed", "Verdict", "Use instead")
 
 
 def recomputed(figure: "Figure") -> str | None:
@@ -32,16 +32,6 @@ def recomputed(figure: "Figure") -> str | None:
     return "-".join(digits) + gap + figure.unit
 
 
-def _cells(figure: "Figure") -> tuple[str, ...]:
-    return (
-        figure.documented,
-        recomputed(figure) or "",
-        figure.verdict,
-        figure.convention or "",
-        figure.correct or "",
-    )
-
-
 class VerdictTable:
     """Figures beside their recomputed values and verdicts.
 
@@ -51,39 +41,38 @@ class VerdictTable:
     def __init__(self, figures: "Iterable[Figure]") -> None:
         self.figures = tuple(figures)
 
+    def _rows(self, documented: Callable[["Figure"], str], verdict: str) -> list[tuple[str, ...]]:
+        return [
+            (
+                " · ".join(filter(None, (f"L{item.line}", item.row, item.column))),
+                documented(item),
+                recomputed(item) or "",
+                " ".join(filter(None, (verdict.format(item.verdict), item.convention))),
+                item.correct or "",
+            )
+            for item in self.figures
+        ]
+
     @property
-    def _names(self) -> list[str]:
-        """What each figure is of: its row and column, or its section."""
-        return [" · ".join(filter(None, (item.row, item.column))) or item.section for item in self.figures]
+    def _plain(self) -> list[tuple[str, ...]]:
+        return self._rows(lambda item: item.documented, "{}")
 
     def markdown(self) -> str:
         """The table in MyST Markdown."""
-
-        def cell(text: str) -> str:
-            return text.replace("|", "\\|").replace("\n", " ")
-
-        rows = [f"| Figure | {' | '.join(_HEADINGS)} |", f"| :--- | ---: | ---: | :--- | :--- | :--- |"]
-        for name, item in zip(self._names, self.figures, strict=True):
-            _, value, verdict, convention, _ = _cells(item)
-            correct = item.correct_markup or ""
-            rows.append(
-                f"| {cell(name)} | {{fig}}`{item.documented} <{item.id}>` | {cell(value)} | {{verdict}}`{verdict}`"
-                f" | {cell(convention)} | {cell(correct)} |"
-            )
-        return "\n".join(rows)
+        rows = self._rows(lambda item: f"{{fig}}`{item.documented} <{item.id}>`", "{{verdict}}`{}`")
+        cells = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows]
+        lines = ["| " + " | ".join(row) + " |" for row in (_HEADINGS, *cells)]
+        return "\n".join([lines[0], "| :--- | :--- | :--- | :--- | :--- |", *lines[1:]])
 
     def html(self) -> str:
         """The table in plain HTML."""
-        head = "".join(f"<th>{escape(text)}</th>" for text in ("Figure", *_HEADINGS))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in (name, *_cells(item))) + "</tr>\n"
-            for name, item in zip(self._names, self.figures, strict=True)
-        )
+        head = "".join(f"<th>{escape(text)}</th>" for text in _HEADINGS)
+        body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n" for row in self._plain)
         return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
     def __repr__(self) -> str:
-        rows = [("Figure", *_HEADINGS), *((name, *_cells(item)) for name, item in zip(self._names, self.figures, strict=True))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        rows = [_HEADINGS, *self._plain]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
         return "\n".join(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )

@@ -6,7 +6,6 @@ from html import escape
 from typing import TYPE_CHECKING, cast
 
 from docutils import nodes
-from docutils.parsers.rst import directives as options
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
@@ -17,7 +16,7 @@ from vlmmem.ledger.conventions import conventions
 from vlmmem.notebook import recomputed
 from vlmmem.sphinx.domain import FigureDomain
 from vlmmem.sphinx.gate import GENERATED
-from vlmmem.sphinx.roles import COMPUTED, link
+from vlmmem.sphinx.roles import link
 from vlmmem.units import SCALES
 
 if TYPE_CHECKING:
@@ -54,15 +53,24 @@ class Generated(SphinxDirective):
 
     def raw(self, html: str) -> nodes.raw:
         """A piece of HTML, marked as generated."""
-        node = nodes.raw("", html, format="html", classes=[GENERATED])
+        # An attribute, not a class: for a class docutils would wrap every piece in a div, and pieces open and close tags.
+        node = nodes.raw("", html, format="html", **{GENERATED: True})
         self.set_source_info(node)
         return node
 
-    def markdown(self, text: str) -> list[nodes.Node]:
-        """Parsed prose of the ledger, its roles checked like any other's."""
+    def markdown(self, text: str, where: str) -> list[nodes.Node]:
+        """Parsed prose of the ledger, its roles checked like any other's; complaints name the entry."""
         holder = nodes.Element()
         self.state.nested_parse(StringList([text], source=self.env.doc2path(self.env.docname)), self.lineno, holder)
+        for node in holder.findall(nodes.Element):
+            node.source, node.line = where, None
         return holder.children
+
+    def correct(self, figure: Figure) -> list[nodes.Node]:
+        """What to use instead: the entry's own words, or what its formula computes."""
+        if figure.correct_text is not None:
+            return self.markdown(figure.correct_text, figure.where)
+        return [self.raw(f"<p>{escape(figure.correct or '')}</p>")]
 
     def to(self, figure: Figure, text: str | None = None) -> nodes.paragraph:
         """A link to a figure's entry."""
@@ -152,10 +160,10 @@ class LedgerDirective(Generated):
         found: list[nodes.Node] = [self.raw(opening)]
         if figure.correct_markup:
             found += [self.raw('<div class="vlmmem-correct"><strong>Use instead:</strong> ')]
-            found += self.markdown(figure.correct_markup)
+            found += self.correct(figure)
             found += [self.raw("</div>")]
         found += [self.raw("<details><summary>How the verdict was earned</summary>")]
-        found += self.markdown(figure.note_text)
+        found += self.markdown(figure.note_text, figure.where)
         facts = [f"Kind: {figure.kind}."]
         if figure.formula:
             facts.append(f"Formula: <code>{escape(figure.formula)}</code>.")
@@ -203,8 +211,8 @@ class ErrataDirective(Generated):
             if value:
                 found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
             if item.correct_markup:
-                found += [self.raw("<dt>use instead</dt><dd>"), *self.markdown(item.correct_markup), self.raw("</dd>")]
-            found += [self.raw("<dt>why</dt><dd>"), *self.markdown(item.note_text), self.raw("</dd></dl></article>")]
+                found += [self.raw("<dt>use instead</dt><dd>"), *self.correct(item), self.raw("</dd>")]
+            found += [self.raw("<dt>why</dt><dd>"), *self.markdown(item.note_text, item.where), self.raw("</dd></dl></article>")]
         return found
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GENERATED = "vlmmem-generated"
-"""Class of nodes whose text a directive took from the ledger or from code."""
+GENERATED = "vlmmem_generated"
+"""Attribute of nodes whose text a directive took from the ledger or from code."""
 
 _HIDDEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.comment, nodes.image)
 _GAP = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -26,7 +26,7 @@ _GAP = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 def _is_output(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.Element) and bool({"cell_output", GENERATED} & set(node.get("classes", ())))
+    return isinstance(node, nodes.Element) and ("cell_output" in node.get("classes", ()) or bool(node.get(GENERATED)))
 
 
 def _text(node: nodes.Node) -> str:

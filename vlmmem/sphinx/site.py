@@ -62,16 +62,18 @@ def prepare_page(
     app: "Sphinx", pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Give a page that has charts the scripts that draw them, and take away what would load from elsewhere."""
-    # sphinx-thebe writes the address of a CDN into every page, twice, and the second time is an error.
-    context["script_files"] = [
-        script
-        for script in context.get("script_files", [])
-        if "thebe" not in str(getattr(script, "filename", script) or "")
-        and "thebe" not in str(getattr(script, "attributes", {}).get("body", ""))
-    ]
     if doctree is not None and _has_chart(doctree):
         app.add_js_file("vega.js", priority=700)
         app.add_js_file("vlmmem-charts.js", priority=710)
+    # sphinx-thebe writes the address of a CDN into every page, twice, and the second time is an error. In place: the
+    # list is the builder's own, to which add_js_file adds.
+    scripts = context.get("script_files", [])
+    scripts[:] = [
+        script
+        for script in scripts
+        if "thebe" not in str(getattr(script, "filename", script) or "")
+        and "thebe" not in str(getattr(script, "attributes", {}).get("body", ""))
+    ]
 
 
 def finish(app: "Sphinx", exception: Exception | None) -> None:
