@@ -1,0 +1,450 @@
+"""Memory of the activations: what a forward pass holds beside the weights and the KV cache.
+
+Two kinds of answer. The documents' rules of thumb (`overhead_rule_bytes`, `per_layer_rule_bytes`) compute
+what they say. The closed forms (`forward_peak_bytes`, `decode_peak_bytes`) give the peak of a real forward
+pass of transformers 5.23.0 on PyTorch 2.13.0, to the byte on every case of tests/oracle/forward.json, and
+raise an error outside the domain in which they were checked. Allocator fragmentation, workspaces and the
+CUDA context are not in them.
+
+Symbols: B sequences, T tokens of each in the pass, N = B T; H hidden_size, I intermediate_size, d head_dim,
+q = heads d, k = kv_heads d, V vocab_size, r rotary dimensions; row(x) = 2 N x bytes, one 16-bit activation
+x wide. The layers differ only in the KV cache that they leave behind, so the peak falls into the last layer,
+where the cache is complete, or into the output head. It is the largest of four moments, each counted over
+the weights and the complete KV cache. Three of them stand on what the whole pass keeps:
+
+- llama, mistral, qwen2, llava, llava_next (MLP with a gate): standing row(H) + T (4 d + 8);
+  attention 2 row(H) + 2 row(q) + max(2 row(q), 3 row(k), row(H)); normalisation 6 row(H) + 8 N;
+  mlp 3 row(H) + max(3 row(I), row(I) + row(H)).
+- opt: standing 2 row(H) + 12 N; attention 5 row(H); normalisation 3 row(H) + 4 N;
+  mlp 2 row(H) + row(I) + max(row(I), row(H)).
+- gpt2: standing row(H) + T (2 H + 8); attention 7 row(H); normalisation 4 row(H) + 4 N;
+  mlp 4 row(H) + max(4 row(I), row(I) + row(H)).
+- phi: standing row(H) + T (4 r + 8); attention 7 row(H) + 2 row(heads r); normalisation 4 N;
+  mlp 3 row(H) + max(4 row(I), row(I) + row(H)).
+
+The fourth, the logits, stands alone: row(H) + 2 V B for the last token of each sequence, row(H) + 2 V N for
+all (phi's head takes 2 V B more where a pass of several sequences keeps the last of several tokens). A layer
+whose sliding window is no longer than T adds a mask of T^2 bytes and may peak in its attention kernel. A
+decode step may peak where the cache grows: one layer's values then lie in memory twice.
+
+Every other moment is smaller: what comes before the last layer misses that layer's KV cache.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vlmmem.catalog import find_model
+from vlmmem.errors import InputError
+from vlmmem.memory.kv_cache import kv_cache_bytes
+from vlmmem.model import Model
+
+__all__ = [
+    "decode_moments",
+    "decode_peak_bytes",
+    "forward_moments",
+    "forward_peak_bytes",
+    "overhead_rule_bytes",
+    "per_layer_rule_bytes",
+]
+
+# Bytes of an element: activations, normalisation in full precision, positions, masks.
+_ACTIVATION, _FLOAT32, _INT64, _BOOL = 2, 4, 8, 1
+
+_DTYPES = ("bf16", "fp16")
+_ATTENTIONS = ("sdpa",)
+_LOGITS = ("last", "all")
+
+# phi-1, phi-1.5 and phi-2 turn 32 of a head's dimensions, whatever its size (partial_rotary_factor x head_dim
+# in their configs); the other families turn them all.
+_PHI_ROTARY_DIMENSIONS = 32
+
+# Above it the kernel gets repeated KV heads (transformers, integrations/sdpa_attention.py, use_gqa_in_sdpa).
+_GROUPED_HEAD_DIM_LIMIT = 256
+
+
+def overhead_rule_bytes(weights: int, kv_cache: int, fraction: float | Fraction | str) -> int:
+    """Bytes of activations by the rule of thumb: a fraction of weights and KV cache, to the nearest byte.
+
+    The rule knows neither the step's tokens nor the MLP's width, which decide what a pass really holds:
+    `forward_peak_bytes` does.
+
+    Args:
+        weights: bytes of the weights.
+        kv_cache: bytes of the KV cache.
+        fraction: the rule's share, between 0 and 1; a float means the decimal number that it prints.
+
+    Raises:
+        InputError: a size is not an integer of 0 or more, or the fraction is not between 0 and 1.
+
+    Source: document footprint, "Activations and Temporary Buffers" (5 to 10 %).
+
+    >>> overhead_rule_bytes(26_000_000_000, 66_000_000_000, 0.1)
+    9200000000
+    """
+    for name, value in (("weights", weights), ("kv_cache", kv_cache)):
+        if type(value) is not int or value < 0:
+            raise InputError(f"{name}: {value!r} was given; an integer of 0 or more bytes is needed")
+    try:
+        share = Fraction(str(fraction))
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(-1)
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"fraction: {fraction!r} was given; a number between 0 and 1 is needed, 0.1 for 10 %"
+        )
+    return round(share * (weights + kv_cache))
+
+
+def per_layer_rule_bytes(
+    hidden_size: int, context: int, batch: int, layers: int, bytes_per_element: int = 2
+) -> int:
+    """Bytes of activations by the per-layer rule: 2 x hidden_size x context x batch x bytes x layers.
+
+    The rule counts two activations for every layer at once. Inference keeps none of an earlier layer: see
+    `forward_peak_bytes`.
+
+    Args:
+        hidden_size: width of the residual stream.
+        context: tokens of each sequence.
+        batch: sequences.
+        layers: decoder layers.
+        bytes_per_element: bytes of an activation.
+
+    Raises:
+        InputError: an argument is not a positive integer.
+
+    Source: document inference, `calc_activation_memory_gb`.
+
+    >>> per_layer_rule_bytes(hidden_size=8192, context=8192, batch=1, layers=80)
+    21474836480
+    """
+    _positive("hidden_size", hidden_size)
+    _positive("context", context)
+    _positive("batch", batch)
+    _positive("layers", layers)
+    _positive("bytes_per_element", bytes_per_element)
+    return 2 * hidden_size * context * batch * layers * bytes_per_element
+
+
+def forward_peak_bytes(
+    model: str | Model,
+    context: int,
+    batch: int = 1,
+    *,
+    dtype: str = "bf16",
+    attention: str = "sdpa",
+    logits: str = "last",
+) -> int:
+    """Bytes at the peak of a prefill, over the weights and over `kv_cache_bytes(model, context, batch)`.
+
+    One pass of all tokens through transformers, cache empty, sequences of equal length without padding.
+
+    Args:
+        model: a model or its name. Of a vision-language model the pass of text without images.
+        context: tokens of each sequence.
+        batch: sequences in the pass.
+        dtype: format of weights, activations and cache: "bf16" or "fp16".
+        attention: the attention kernel: "sdpa" (PyTorch's scaled_dot_product_attention).
+        logits: whose logits are computed: "last" (of each sequence's last token, as `generate` does), "all".
+
+    Raises:
+        InputError: outside the domain that was checked; the line says what is covered.
+
+    Source: transformers 5.23.0 run without weights (tools/oracle_forward.py).
+
+    >>> forward_peak_bytes("llama-2-13b", context=8192, batch=10)
+    10154475520
+    >>> tokens, hidden, intermediate, head_dim = 10 * 8192, 5_120, 13_824, 128
+    >>> 2 * tokens * (3 * intermediate + 4 * hidden) + 8192 * (4 * head_dim + 8)
+    10154475520
+    """
+    return max(
+        forward_moments(model, context, batch, dtype=dtype, attention=attention, logits=logits).values()
+    )
+
+
+def forward_moments(
+    model: str | Model,
+    context: int,
+    batch: int = 1,
+    *,
+    dtype: str = "bf16",
+    attention: str = "sdpa",
+    logits: str = "last",
+) -> dict[str, int]:
+    """Bytes of each moment of a prefill, by name; the largest is `forward_peak_bytes` (arguments there).
+
+    Returns:
+        "attention", "normalisation", "mlp" (each at its own peak, in the last layer) and "logits", every one
+        over the weights and over `kv_cache_bytes(model, context, batch)`.
+
+    >>> moments = forward_moments("llama-3.1-8b", context=16, batch=1)
+    >>> max(moments, key=moments.get), moments["mlp"], moments["logits"]
+    ('mlp', 1908864, 387584)
+    """
+    model = find_model(model) if isinstance(model, str) else model
+    _check(model, context, batch, dtype, attention)
+    if logits not in _LOGITS:
+        raise InputError(f"logits: {logits!r} was given; {' and '.join(_LOGITS)} are covered")
+    return _moments(_Pass(model, batch, context, cached=0, all_logits=logits == "all"))
+
+
+def decode_peak_bytes(
+    model: str | Model, context: int, batch: int = 1, *, dtype: str = "bf16", attention: str = "sdpa"
+) -> int:
+    """Bytes at the peak of a decode step, over the weights and over `kv_cache_bytes(model, context, batch)`.
+
+    One pass of one token a sequence through transformers, which makes the cache `context` tokens long. The
+    DynamicCache grows by copying, so that one layer's values lie in memory twice for a moment, and in a layer
+    with a sliding window its keys too.
+
+    Args:
+        model: a model or its name.
+        context: tokens of each sequence in the cache after the step, 2 or more.
+        batch: sequences in the pass.
+        dtype: format of weights, activations and cache: "bf16" or "fp16".
+        attention: the attention kernel: "sdpa".
+
+    Raises:
+        InputError: outside the domain that was checked; the line says what is covered.
+
+    Source: transformers 5.23.0 run without weights (tools/oracle_forward.py).
+
+    >>> decode_peak_bytes("llama-2-13b", context=8192, batch=10)
+    839373320
+    """
+    return max(decode_moments(model, context, batch, dtype=dtype, attention=attention).values())
+
+
+def decode_moments(
+    model: str | Model, context: int, batch: int = 1, *, dtype: str = "bf16", attention: str = "sdpa"
+) -> dict[str, int]:
+    """Bytes of each moment of a decode step, by name; the largest is `decode_peak_bytes` (arguments there).
+
+    >>> moments = decode_moments("llama-2-13b", context=2, batch=1)
+    >>> max(moments, key=moments.get)
+    'mlp'
+    """
+    model = find_model(model) if isinstance(model, str) else model
+    _check(model, context, batch, dtype, attention)
+    if context < 2:
+        raise InputError(
+            f"context: {context} was given; a decode step needs 2 tokens or more, one of them its own"
+        )
+    if _has_mask(model, context):
+        raise InputError(
+            f"context: a decode step of {model.id} was checked for contexts shorter than its sliding window "
+            f"of {model.sliding_window} tokens; {context} was given"
+        )
+    return _moments(_Pass(model, batch, tokens=1, cached=context - 1, all_logits=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One forward pass: `tokens` new tokens of each sequence, after `cached` earlier ones."""
+
+    model: Model
+    batch: int
+    tokens: int
+    cached: int
+    all_logits: bool
+
+    @property
+    def n(self) -> int:
+        """Tokens of all sequences in the pass."""
+        return self.batch * self.tokens
+
+    def row(self, width: int) -> int:
+        """Bytes of one 16-bit activation, `width` elements a token."""
+        return _ACTIVATION * self.n * width
+
+    @property
+    def hidden(self) -> int:
+        return self.row(self.model.hidden_size)
+
+    @property
+    def wide(self) -> int:
+        return self.row(self.model.intermediate_size)
+
+    @property
+    def queries(self) -> int:
+        return self.row(self.model.heads * self.model.head_dim)
+
+    @property
+    def keys(self) -> int:
+        return self.row(self.model.kv_heads * self.model.head_dim)
+
+    def growing(self, beside: int) -> int:
+        """Bytes when a layer's cache grows with `beside` live; a first pass has nothing to grow.
+
+        A full layer has replaced its old keys before it copies its values, a sliding layer has not.
+        """
+        old = self.batch * self.cached * self.model.kv_heads * self.model.head_dim * _ACTIVATION
+        copies = 1 if self.model.sliding_window is None else 2
+        return beside + copies * old if self.cached else 0
+
+    def rotary(self, dimensions: int) -> int:
+        """Bytes of the 16-bit cosines and sines and of the positions, shared by the sequences."""
+        return self.tokens * (2 * _ACTIVATION * dimensions + _INT64)
+
+
+def _moments(step: _Pass) -> dict[str, int]:
+    count, _ = _FAMILIES[step.model.architecture]
+    standing, attention, normalisation, mlp = count(step)
+    moments = {
+        "attention": standing + attention,
+        "normalisation": standing + normalisation,
+        "mlp": standing + mlp,
+    }
+    # The output head has the whole pass's hidden states; the last tokens are a view into them. Where that view
+    # has gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
+    kept = step.tokens if step.all_logits else 1
+    has_gaps = kept < step.tokens and step.batch > 1
+    copies = 2 if step.model.family.lm_head_bias and has_gaps else 1
+    moments["logits"] = step.hidden + copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
+    # A sliding layer is cut to its window after the pass: until then it holds every token.
+    uncut = 2 * step.model.layers * step.keys - kv_cache_bytes(step.model, step.tokens, step.batch)
+    return {name: value + uncut for name, value in moments.items()}
+
+
+def _gated(step: _Pass) -> tuple[int, int, int, int]:
+    hidden, queries, keys = step.hidden, step.queries, step.keys
+    # Embeddings (their caller keeps them), rotary tables, positions.
+    standing = hidden + step.rotary(step.model.head_dim)
+    # The layer's input and its normalised copy; queries before and after rotation.
+    into_kernel = 2 * hidden + 2 * queries
+    attention = into_kernel + max(
+        2 * queries,  # rotating the queries; keys and values are there but not yet in the cache
+        3 * keys,  # rotating the keys
+        hidden,  # the output projection, beside the kernel's input and output
+        step.growing(2 * keys - queries),  # rotated queries and keys, values, old values
+    )
+    if _has_mask(step.model, step.tokens):
+        mask = step.tokens * step.tokens
+        standing += _BOOL * mask
+        # With a mask the kernel gets repeated KV heads (a single one repeats as a view) and a mask of 16 bits
+        # for every sequence; it returns a float32 sum a head and token.
+        repeated = 2 * queries if 1 < step.model.kv_heads < step.model.heads else 0
+        kernel = (
+            into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * step.model.heads
+        )
+        attention = max(attention, kernel)
+    # Layer input, sum after attention; in float32 the sum and its scaled copy, mean square and its root.
+    normalisation = 2 * hidden + 2 * _FLOAT32 * step.n * (step.model.hidden_size + 1)
+    # Layer input, sum after attention, normalised copy; activated gate, up and their product, or the product
+    # and the MLP's output.
+    return standing, attention, normalisation, 3 * hidden + max(3 * step.wide, step.wide + hidden)
+
+
+def _opt(step: _Pass) -> tuple[int, int, int, int]:
+    hidden, wide = step.hidden, step.wide
+    # Token and position embeddings; the float32 mask that positions are counted from, and the positions, of
+    # all tokens so far.
+    standing = 2 * hidden + (_FLOAT32 + _INT64) * step.batch * (step.cached + step.tokens)
+    # Layer input, normalised copy; queries, keys and values when the cache is written, or the kernel's input
+    # and output and the projection.
+    attention = 5 * hidden + step.growing(0)
+    # Layer input, sum after attention, normalised copy; mean and root.
+    normalisation = 3 * hidden + 2 * _ACTIVATION * step.n
+    # Layer input, sum after attention; the activation function's input and output, or its output and the
+    # MLP's.
+    return standing, attention, normalisation, 2 * hidden + wide + max(wide, hidden)
+
+
+def _gpt2(step: _Pass) -> tuple[int, int, int, int]:
+    hidden = step.hidden
+    # Token embeddings; position embeddings and positions, shared by the sequences.
+    standing = hidden + step.tokens * (_ACTIVATION * step.model.hidden_size + _INT64)
+    # Layer input, normalised copy, queries, keys and values in one; the kernel's output and the projection.
+    attention = max(7 * hidden, step.growing(5 * hidden))
+    # Layer input, attention's output, their sum, its normalised copy; mean and root.
+    normalisation = 4 * hidden + 2 * _ACTIVATION * step.n
+    # The same four; four wide tensors of GELU's formula, operation by operation, or its result and the MLP's.
+    return standing, attention, normalisation, 4 * hidden + max(4 * step.wide, step.wide + hidden)
+
+
+def _phi(step: _Pass) -> tuple[int, int, int, int]:
+    hidden = step.hidden
+    standing = hidden + step.rotary(_PHI_ROTARY_DIMENSIONS)
+    # Layer input, normalised copy; queries, keys and values; the rotated parts of queries and keys, and both
+    # joined again.
+    rotated = 2 * step.row(_PHI_ROTARY_DIMENSIONS * step.model.heads)
+    attention = 7 * hidden + rotated + step.growing(0)
+    # Mean and root. The one norm stands before attention: its input and output weigh what the keys and values
+    # of this layer, not written yet, will.
+    normalisation = 2 * _ACTIVATION * step.n
+    # Layer input, normalised copy, attention's output; as in gpt2.
+    return standing, attention, normalisation, 3 * hidden + max(4 * step.wide, step.wide + hidden)
+
+
+_FAMILIES: dict[str, tuple[Callable[[_Pass], tuple[int, int, int, int]], str]] = {
+    "llama": (_gated, "silu"),
+    "mistral": (_gated, "silu"),
+    "qwen2": (_gated, "silu"),
+    "llava": (_gated, "silu"),
+    "llava_next": (_gated, "silu"),
+    "opt": (_opt, "relu"),
+    "gpt2": (_gpt2, "gelu_new"),
+    "phi": (_phi, "gelu_new"),
+}
+# Families whose config names head_dim; in the others the heads make up the hidden size.
+_OWN_HEAD_WIDTH = ("llama", "mistral", "llava", "llava_next")
+
+
+def _has_mask(model: Model, tokens: int) -> bool:
+    return model.sliding_window is not None and tokens >= model.sliding_window
+
+
+def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -> None:
+    """Raise `InputError` outside the domain in which the closed forms were checked."""
+    _positive("context", context)
+    _positive("batch", batch)
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype: {dtype!r} was given; {' and '.join(_DTYPES)} are covered")
+    if attention not in _ATTENTIONS:
+        raise InputError(f"attention: {attention!r} was given; {' and '.join(_ATTENTIONS)} is covered")
+    if model.architecture not in _FAMILIES:
+        raise InputError(
+            f"{model.id}: architecture {model.architecture!r} was not checked; covered are "
+            f"{', '.join(sorted(_FAMILIES))}"
+        )
+    count, activation = _FAMILIES[model.architecture]
+    if model.activation != activation:
+        raise InputError(
+            f"{model.id}: activation {model.activation!r} was not checked; {activation!r} is covered for "
+            f"{model.architecture!r}"
+        )
+    if model.layers < 2:
+        raise InputError(f"{model.id}: {model.layers} layer was not checked; 2 or more are covered")
+    own_width = model.architecture in _OWN_HEAD_WIDTH
+    if not own_width and model.heads * model.head_dim != model.hidden_size:
+        raise InputError(
+            f"{model.id}: {model.heads} heads x {model.head_dim} were not checked; heads that make up the "
+            f"hidden size of {model.hidden_size} are covered for {model.architecture!r}"
+        )
+    if count is not _gated and model.kv_heads != model.heads:
+        raise InputError(
+            f"{model.id}: {model.kv_heads} KV heads for {model.heads} heads were not checked; as many KV "
+            f"heads as heads are covered for {model.architecture!r}"
+        )
+    if model.kv_heads < model.heads and model.head_dim > _GROUPED_HEAD_DIM_LIMIT:
+        raise InputError(
+            f"{model.id}: shared KV heads of {model.head_dim} dimensions were not checked; up to "
+            f"{_GROUPED_HEAD_DIM_LIMIT} are covered"
+        )
+    if count is _phi and model.head_dim < _PHI_ROTARY_DIMENSIONS:
+        raise InputError(
+            f"{model.id}: heads of {model.head_dim} dimensions were not checked; {_PHI_ROTARY_DIMENSIONS} or "
+            "more are covered for 'phi'"
+        )
+    if model.family.learned_positions is not None and context > model.max_positions:
+        raise InputError(
+            f"context: {context} tokens were given; {model.id} has learned positions for "
+            f"{model.max_positions}, and no pass runs beyond them"
+        )
+
+
+def _positive(field: str, value: object) -> None:
+    if type(value) is not int or value <= 0:
+        raise InputError(f"{field}: {value!r} was given; a positive integer is needed")
