@@ -63,7 +63,7 @@ class Hit:
 class Explanation:
     """The answer: hits, likeliest first, and the chance that a value of that precision is hit by luck.
 
-    ``chance`` is the share of the printable values, between the least and the greatest value of the search, that the
+    ``chance`` is the share of the values printable at that precision, between half and twice the published one, that the
     search can print. ``table`` is the documented table that holds the value, ``figures`` the entries that print it.
     """
 
@@ -143,7 +143,7 @@ def explain(
         **{name: (item.settings, item) for name, item in conventions().items()},
     }
     hits: list[Hit] = []
-    seen: set[Fraction] = set()
+    seen: set[int] = set()
     step = 2 * printed.half_step
     searched = 0
     for formula, arguments in _cases(printed, model, context, batch):
@@ -152,7 +152,8 @@ def explain(
         for name, (settings, convention) in readings.items():
             (number, _) = FORMULAS[formula].compute(given, settings).range or (Fraction(0), None)
             searched += 1
-            seen.add(number // step)
+            if printed.low <= 2 * number and number <= 2 * printed.low:
+                seen.add(number // step)
             if not printed.matches(number):
                 continue
             if home and home.table:
@@ -165,12 +166,12 @@ def explain(
             hits.append(Hit(name, formula, arguments, number, cells, of))
     known = {id(hit) for hit in hits if any(_same_case(item, hit.formula, hit.arguments) for item in quoted)}
     hits.sort(key=lambda hit: (id(hit) not in known, -Fraction(hit.cells, max(hit.of, 1)), _distance(hit, readings), str(hit.arguments)))
-    width = max(seen) - min(seen) + 1
+    window = Fraction(3, 2) * printed.low / step
     return Explanation(
         value,
         tuple(hits),
         searched,
-        Fraction(len(seen), int(width)),
+        min(Fraction(len(seen)) / window, Fraction(1)) if window else Fraction(0),
         next((item.table for item in quoted if item.table), None),
         tuple(item.id for item in quoted),
     )

@@ -1,0 +1,236 @@
+"""The command line: ``vlmmem COMMAND``.
+
+Exit codes: 0 done; 1 the answer is no; 2 the call or its input is wrong, told in one line on standard error.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from vlmmem.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; '{self.prog} --help' shows what is right")
+
+
+def _print(value: object) -> None:
+    print(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> str:
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from vlmmem.ledger import figures
+
+    found = figures(options.document, options.verdict)
+    if options.json:
+        _print([item.json() for item in found])
+    elif found:
+        _print(_columns((item.id, f"L{item.line}", item.verdict, item.documented) for item in found))
+    return 0
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from vlmmem.ledger import figure
+    from vlmmem.ledger.conventions import conventions
+    from vlmmem.ledger.formulas import FORMULAS
+
+    item = figure(options.id)
+    if options.json:
+        _print(item.json())
+        return 0
+    formula = FORMULAS[item.formula_id] if item.formula_id else None
+    convention = conventions()[item.convention_id] if item.convention_id else None
+    ends = item.computed_range
+    computed = None if ends is None else " to ".join(f"{float(end):,.6g}" for end in dict.fromkeys(ends))
+    facts = (
+        ("figure", item.id),
+        ("printed", f"{item.documented}  ({item.document} line {item.line}, {item.section})"),
+        ("verdict", item.verdict + (f" ({item.cause})" if item.cause else "")),
+        ("formula", f"{formula.text}  ({formula.id}, {formula.source})" if formula else None),
+        ("convention", f"{convention.title}  ({convention.id})" if convention else None),
+        ("computed", f"{computed} {item.unit}".rstrip() if computed else None),
+        ("right", item.correct),
+        ("note", item.note),
+        *(("source", source) for source in item.sources),
+    )
+    _print(_columns((name, value) for name, value in facts if value))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from vlmmem.ledger import figure
+    from vlmmem.ledger.explain import explain
+
+    answer = explain(options.value, options.model, options.context, options.batch)
+    if options.json:
+        _print(answer.json())
+        return 0 if answer.hits else 1
+    for name in answer.figures:
+        item = figure(name)
+        print(f"In the ledger: {name} (line {item.line}), {item.verdict}. {item.note}")
+    if not answer.hits:
+        print(f"No convention prints {options.value} ({answer.searched:,} readings were tried).")
+        return 1
+    shown = answer.hits[: options.most]
+    print(
+        _columns(
+            [
+                ("convention", "rule", "case", "gives", "also prints"),
+                *(
+                    (
+                        hit.convention,
+                        hit.formula,
+                        " ".join(f"{name}={value}" for name, value in hit.arguments.items()),
+                        f"{float(hit.value):,.6g}",
+                        f"{hit.cells} of {hit.of} {'cells' if answer.table and hit.of < 100 else 'figures'}",
+                    )
+                    for hit in shown
+                ),
+            ]
+        )
+    )
+    if len(answer.hits) > len(shown):
+        print(f"... and {len(answer.hits) - len(shown)} more (--most shows more)")
+    print(
+        f"By luck: of the values printable near it, the {answer.searched:,} readings tried print"
+        f" {float(answer.chance):.0%}; a hit in a table counts by the other cells it prints."
+    )
+    return 0
+
+
+def _cite(options: argparse.Namespace) -> int:
+    from vlmmem.cite.citation import cite
+
+    citation = cite(options.id, options.format)
+    _print({"id": options.id, "format": options.format, "citation": citation} if options.json else citation)
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from vlmmem.catalog import models
+    from vlmmem.memory import kv_bytes_per_token, weights_bytes
+    from vlmmem.units import show_both
+
+    rows = [
+        {
+            "id": item.id,
+            "name": item.name,
+            "hub_id": item.hub_id,
+            "parameters": item.parameters,
+            "parameters_by_part": dict(item.parameters_by_part),
+            "weights_bytes": weights_bytes(item.parameters),
+            "kv_bytes_per_token": kv_bytes_per_token(item),
+            "attention": item.attention,
+        }
+        for item in models()
+    ]
+    if options.json:
+        _print(rows)
+        return 0
+    head = ("model", "parameters", "weights in bf16", "KV cache a token", "attention")
+    body = (
+        (
+            str(row["id"]),
+            f"{row['parameters']:,}",
+            show_both(row["weights_bytes"]),
+            f"{row['kv_bytes_per_token']:,} B",
+            str(row["attention"]),
+        )
+        for row in rows
+    )
+    _print(_columns([head, *body]))
+    return 0
+
+
+def _gpus(options: argparse.Namespace) -> int:
+    from vlmmem.catalog import gpus
+    from vlmmem.units import show, show_both
+
+    found = gpus()
+    if options.json:
+        keys = ("id", "name", "memory_bytes", "memory_basis", "vendor_gb", "bandwidth")
+        _print([{key: getattr(item, key) for key in keys} for item in found])
+        return 0
+    head = ("GPU", "name", "memory", "sold as", "bandwidth")
+    body = (
+        (item.id, item.name, show_both(item.memory_bytes), f"{item.vendor_gb} GB", show(item.bandwidth, "TB/s", 2))
+        for item in found
+    )
+    _print(_columns([head, *body]))
+    return 0
+
+
+def _formats(options: argparse.Namespace) -> int:
+    from vlmmem.catalog import formats
+
+    found = formats()
+    if options.json:
+        _print([{"id": item.id, "name": item.name, "bits": float(item.bits)} for item in found])
+        return 0
+    _print(_columns([("format", "bits a weight", "name"), *((f.id, f"{float(f.bits):.4g}", f.name) for f in found)]))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from vlmmem import __version__
+
+    parser = _Parser(prog="vlmmem", description="GPU memory of language and vision-language models, figure by figure.")
+    parser.add_argument("--version", action="version", version=f"vlmmem {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print JSON; sizes in bytes")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("figures", _figures, "every figure of the ledger")
+    sub.add_argument("--document", help="footprint, inference or estimation")
+    sub.add_argument("--verdict", help="only figures with this verdict")
+    sub = command("figure", _figure, "one figure, with formula, convention, sources and right value")
+    sub.add_argument("id", help="the figure's id, such as footprint:13b-total")
+    sub = command("explain", _explain, "which conventions print a published value, the likeliest first")
+    sub.add_argument("value", help="as published, such as 99.0GB")
+    sub.add_argument("--model", help="a catalogue name, where it is known")
+    sub.add_argument("--context", type=int, help="tokens of one request, where they are known")
+    sub.add_argument("--batch", type=int, help="requests, where they are known")
+    sub.add_argument("--most", type=int, default=10, help="how many readings to show (10)")
+    sub = command("cite", _cite, "a citation of the verified value")
+    sub.add_argument("id", help="the figure's id")
+    sub.add_argument("--format", default="text", help="text or markdown")
+    command("models", _models, "the catalogue's models")
+    command("gpus", _gpus, "the catalogue's GPUs")
+    command("formats", _formats, "the catalogue's number formats")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    try:
+        options: Any = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except InputError as error:
+        print("vlmmem: error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
