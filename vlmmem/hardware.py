@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from vlmmem.errors import InputError
 from vlmmem.model import Source
 
-__all__ = ["BASES", "Gpu"]
+__all__ = ["BASES", "Gpu", "Runtime"]
 
 BASES = ("measured", "derived", "assumed", "documented")
 
@@ -47,3 +47,18 @@ class Gpu:
             raise InputError(
                 f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a GPU holds for the driver, the libraries and their workspaces, by how many GPUs work together.
+
+    `context_bytes` are gone before any weight is loaded, `workspace_bytes` come with the first passes.
+    """
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    context_bytes: int
+    workspace_bytes: int
+    sources: tuple[Source, ...] = ()

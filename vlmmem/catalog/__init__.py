@@ -11,19 +11,22 @@ from typing import Protocol, TypeVar
 from vlmmem.catalog.entries import Entry, read_entries
 from vlmmem.errors import InputError
 from vlmmem.formats import SCOPES, Format
-from vlmmem.hardware import BASES, Gpu
+from vlmmem.hardware import BASES, Gpu, Runtime
 from vlmmem.model import FAMILIES, Model, VisionTower
 
 __all__ = [
     "find_format",
     "find_gpu",
     "find_model",
+    "find_runtime",
     "formats",
     "gpus",
     "load_formats",
     "load_gpus",
     "load_models",
+    "load_runtimes",
     "models",
+    "runtimes",
 ]
 
 _HERE = Path(__file__).parent
@@ -140,6 +143,17 @@ def _format(entry: Entry) -> Format:
     )
 
 
+def _runtime(entry: Entry) -> Runtime:
+    return Runtime(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        aliases=(),
+        context_bytes=entry.integer("context_bytes"),
+        workspace_bytes=entry.integer("workspace_bytes"),
+        sources=entry.sources(),
+    )
+
+
 def load_models(path: Path) -> tuple[Model, ...]:
     """The models of one JSON file; InputError names file and entry."""
     return _load(path, "models", _model)
@@ -153,6 +167,11 @@ def load_gpus(path: Path) -> tuple[Gpu, ...]:
 def load_formats(path: Path) -> tuple[Format, ...]:
     """The number formats of one JSON file; InputError names file and entry."""
     return _load(path, "formats", _format)
+
+
+def load_runtimes(path: Path) -> tuple[Runtime, ...]:
+    """The runtime allowances of one JSON file; InputError names file and entry."""
+    return _load(path, "runtime", _runtime)
 
 
 @cache
@@ -171,6 +190,12 @@ def gpus() -> tuple[Gpu, ...]:
 def formats() -> tuple[Format, ...]:
     """Every number format of the catalogue, in its order."""
     return load_formats(_HERE / "formats.json")
+
+
+@cache
+def runtimes() -> tuple[Runtime, ...]:
+    """Every runtime allowance of the catalogue, in its order."""
+    return load_runtimes(_HERE / "runtime.json")
 
 
 def _find(name: object, items: Iterable[N], kind: str) -> N:
@@ -219,3 +244,12 @@ def find_format(name: str) -> Format:
         InputError: no format has that name; the line lists those that there are.
     """
     return _find(name, formats(), "format")
+
+
+def find_runtime(name: str) -> Runtime:
+    """The runtime allowance of that name: "one-gpu", "pipeline" or "tensor".
+
+    Raises:
+        InputError: no allowance has that name; the line lists those that there are.
+    """
+    return _find(name, runtimes(), "runtime")

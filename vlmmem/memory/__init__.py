@@ -9,7 +9,8 @@ from vlmmem.memory.activations import (
     per_layer_rule_bytes,
 )
 from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
-from vlmmem.memory.weights import weights_bytes
+from vlmmem.memory.runtime import runtime_allowance, runtime_bytes
+from vlmmem.memory.weights import model_weights_bytes, weights_bytes
 
 __all__ = [
     "cached_tokens",
@@ -20,7 +21,10 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_heads_per_rank",
+    "model_weights_bytes",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
+    "runtime_allowance",
+    "runtime_bytes",
     "weights_bytes",
 ]
