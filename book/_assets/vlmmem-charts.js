@@ -7,14 +7,20 @@
     const plain = !composed.some((key) => key in spec) && !encoding.row && !encoding.column && !encoding.facet;
     const stepped = spec.width && typeof spec.width === "object";
     // A figure that is not laid out yet (in a closed box) has no width to fill.
-    return plain && !stepped && figure.clientWidth ? { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } } : spec;
+    if (!plain || stepped || !figure.clientWidth) return spec;
+    const config = spec.config || {};
+    // A legend wider than the plot would be cut off.
+    const legend = { ...config.legend, columns: Math.max(1, Math.min(3, Math.floor(figure.clientWidth / 200))) };
+    const autosize = { type: "fit-x", contains: "padding" };
+    return { ...spec, width: figure.clientWidth, autosize, config: { ...config, legend } };
   }
 
   async function draw(figure) {
     const spec = JSON.parse(figure.querySelector("script").textContent);
-    const target = document.createElement("div");
+    const target = figure.querySelector(".vlmmem-chart-drawn") || document.createElement("div");
     target.className = "vlmmem-chart-drawn";
     figure.append(target);
+    figure.drawnWidth = figure.clientWidth;
     try {
       await window.vegaEmbed(target, fitted(spec, figure), { actions: false, renderer: "svg", mode: "vega-lite" });
       figure.dataset.state = "drawn";
@@ -26,7 +32,14 @@
   }
 
   function start() {
-    document.querySelectorAll("figure.vlmmem-chart").forEach(draw);
+    // A turned phone or a resized window changes the width.
+    const observer = new ResizeObserver((entries) => {
+      for (const { target } of entries) if (target.drawnWidth !== target.clientWidth) draw(target);
+    });
+    document.querySelectorAll("figure.vlmmem-chart").forEach((figure) => {
+      draw(figure);
+      observer.observe(figure);
+    });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

@@ -293,7 +293,7 @@ class DocumentsDirective(Generated):
                     ("Lines", "Section", "Figures"),
                     [
                         (
-                            f"{min(i.line for i in items)}&ndash;{max(i.line for i in items)}",
+                            "&ndash;".join(str(line) for line in sorted({items[0].line, items[-1].line})),
                             escape(section),
                             str(len(items)),
                         )
