@@ -7,14 +7,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
 from vlmmem.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, NoReturn
+
+
+WIDTH = 100
+"""Columns of a help text. Asking the terminal would import what doubles the time of a short answer."""
+
+
+def _help(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=WIDTH)
+
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> "NoReturn":
         raise InputError(f"{message}; '{self.prog} --help' shows what is right")
 
 
@@ -22,7 +33,7 @@ def _print(value: object) -> None:
     print(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _columns(rows: Iterable[Sequence[str]]) -> str:
+def _columns(rows: "Iterable[Sequence[str]]") -> str:
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
@@ -30,46 +41,62 @@ def _columns(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _figures(options: argparse.Namespace) -> int:
-    from vlmmem.ledger import figures
+def _accepted() -> "list[dict[str, Any]]":
+    """Every figure as JSON: the accepted export where it is the package's own, else judged anew."""
+    from vlmmem.published import accepted
 
-    found = figures(options.document, options.verdict)
+    found = accepted()
+    if found is None:
+        from vlmmem.ledger import load
+
+        found = [item.json() for item in load().figures]
+    return found
+
+
+def _figures(options: "argparse.Namespace") -> int:
+    found = _accepted()
+    for name, choice in (("document", options.document), ("verdict", options.verdict)):
+        if choice is not None:
+            from vlmmem.ledger import figures
+
+            figures(**{name: choice})  # complains of a name that does not exist
+            found = [item for item in found if item[name] == choice]
     if options.json:
-        _print([item.json() for item in found])
+        _print(found)
     elif found:
-        _print(_columns((item.id, f"L{item.line}", item.verdict, item.documented) for item in found))
+        _print(_columns((item["id"], f"L{item['line']}", item["verdict"], item["documented"]) for item in found))
     return 0
 
 
-def _figure(options: argparse.Namespace) -> int:
-    from vlmmem.ledger import figure
-    from vlmmem.ledger.conventions import conventions
-    from vlmmem.ledger.formulas import FORMULAS
+def _number(computed: "float | list[float]") -> str:
+    return " to ".join(f"{end:,.6g}" for end in (computed if isinstance(computed, list) else [computed]))
 
-    item = figure(options.id)
+
+def _figure(options: "argparse.Namespace") -> int:
+    item = next((item for item in _accepted() if item["id"] == options.id), None)
+    if item is None:
+        from vlmmem.ledger import figure
+
+        item = figure(options.id).json()  # complains of an id that does not exist
     if options.json:
-        _print(item.json())
+        _print(item)
         return 0
-    formula = FORMULAS[item.formula_id] if item.formula_id else None
-    convention = conventions()[item.convention_id] if item.convention_id else None
-    ends = item.computed_range
-    computed = None if ends is None else " to ".join(f"{float(end):,.6g}" for end in dict.fromkeys(ends))
     facts = (
-        ("figure", item.id),
-        ("printed", f"{item.documented}  ({item.document} line {item.line}, {item.section})"),
-        ("verdict", item.verdict + (f" ({item.cause})" if item.cause else "")),
-        ("formula", f"{formula.text}  ({formula.id}, {formula.source})" if formula else None),
-        ("convention", f"{convention.title}  ({convention.id})" if convention else None),
-        ("computed", f"{computed} {item.unit}".rstrip() if computed else None),
-        ("right", item.correct),
-        ("note", item.note),
-        *(("source", source) for source in item.sources),
+        ("figure", item["id"]),
+        ("printed", f"{item['documented']}  ({item['document']} line {item['line']}, {item['section']})"),
+        ("verdict", item["verdict"] + (f" ({item['cause']})" if item["cause"] else "")),
+        ("formula", f"{item['rule']}  ({item['formula']})" if item["formula"] else None),
+        ("convention", f"{item['reading']}  ({item['convention']})" if item["convention"] else None),
+        ("computed", None if item["computed"] is None else f"{_number(item['computed'])} {item['unit']}".rstrip()),
+        ("right", item["correct"]),
+        ("note", item["note"]),
+        *(("source", source) for source in item["sources"]),
     )
     _print(_columns((name, value) for name, value in facts if value))
     return 0
 
 
-def _explain(options: argparse.Namespace) -> int:
+def _explain(options: "argparse.Namespace") -> int:
     from vlmmem.ledger import figure
     from vlmmem.ledger.explain import explain
 
@@ -110,7 +137,7 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def _cite(options: argparse.Namespace) -> int:
+def _cite(options: "argparse.Namespace") -> int:
     from vlmmem.cite.citation import cite
 
     citation = cite(options.id, options.format)
@@ -118,7 +145,7 @@ def _cite(options: argparse.Namespace) -> int:
     return 0
 
 
-def _models(options: argparse.Namespace) -> int:
+def _models(options: "argparse.Namespace") -> int:
     from vlmmem.catalog import models
     from vlmmem.memory import kv_bytes_per_token, weights_bytes
     from vlmmem.units import show_both
@@ -154,7 +181,7 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _gpus(options: argparse.Namespace) -> int:
+def _gpus(options: "argparse.Namespace") -> int:
     from vlmmem.catalog import gpus
     from vlmmem.units import show, show_both
 
@@ -172,7 +199,7 @@ def _gpus(options: argparse.Namespace) -> int:
     return 0
 
 
-def _formats(options: argparse.Namespace) -> int:
+def _formats(options: "argparse.Namespace") -> int:
     from vlmmem.catalog import formats
 
     found = formats()
@@ -186,12 +213,16 @@ def _formats(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     from vlmmem import __version__
 
-    parser = _Parser(prog="vlmmem", description="GPU memory of language and vision-language models, figure by figure.")
+    parser = _Parser(
+        prog="vlmmem",
+        formatter_class=_help,
+        description="GPU memory of language and vision-language models, figure by figure.",
+    )
     parser.add_argument("--version", action="version", version=f"vlmmem {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="vlmmem")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, run: "Callable[[argparse.Namespace], int]", text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=_help)
         sub.add_argument("--json", action="store_true", help="print JSON; sizes in bytes")
         sub.set_defaults(run=run)
         return sub
@@ -216,10 +247,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run one command. Returns the exit code."""
     try:
-        options: Any = _parser().parse_args(arguments)
+        options = _parser().parse_args(arguments)
         code: int = options.run(options)
         sys.stdout.flush()
     except InputError as error:

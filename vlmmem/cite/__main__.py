@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from vlmmem.cite import book, export
-from vlmmem.cite.typed import find_typed, find_typed_in_ledger
+from vlmmem.cite.typed import find_typed, find_typed_file
 from vlmmem.errors import InputError
 
 
@@ -14,9 +14,14 @@ def _check(root: Path) -> list[str]:
         return problems
     problems = book.check(root)
     for path in book.pages(root):
-        problems += find_typed(path.read_text(encoding="utf-8"), str(path.relative_to(root)))
-    problems += find_typed_in_ledger()
-    return problems + [f"{line}; 'make accept REASON=...' accepts it" for line in export.changes(root)]
+        problems += find_typed_file(path, str(path.relative_to(root)))
+    for where, text in book.ledger_texts():
+        problems += find_typed(text, where)
+    changed = export.changes()
+    problems += [f"{line}; 'make accept REASON=...' accepts it" for line in changed]
+    if not changed and export.stale_key():
+        problems.append("vlmmem/published/key.txt: not the package's key; 'make fix' rewrites it")
+    return problems
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{len(problems)} problems" if problems else "every figure stands as declared")
                 return 1 if problems else 0
             case ["fix"]:
-                print(*(book.fix(root) or ["nothing to rewrite"]), sep="\n")
+                changed = book.fix(root) + (["vlmmem/published/key.txt"] if export.refresh_key() else [])
+                print(*(changed or ["nothing to rewrite"]), sep="\n")
                 return 0
             case ["accept", reason]:
                 print(*(export.accept(root, reason) or ["nothing changed"]), sep="\n")

@@ -8,8 +8,9 @@ from typing import Any
 from vlmmem.cite.prose import check_text, fix_text
 from vlmmem.errors import InputError
 from vlmmem.ledger import FOLDER, load
+from vlmmem.ledger.conventions import conventions
 
-PAGES = ("README.md", "CONTRIBUTING.md", "book/*.md", "book/**/*.md", "notebooks/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "book/**/*.md", "notebooks/*.md")
 """Where the project's prose stands, below its root."""
 _NOTES = ("note", "correct")
 
@@ -75,6 +76,16 @@ def fix(root: Path, folder: Path = FOLDER) -> list[str]:
     if changed:
         load.cache_clear()
     return changed
+
+
+def ledger_texts() -> Iterator[tuple[str, str]]:
+    """Every text of the ledger that the book shows, with the place where it stands."""
+    for item in load().figures:
+        yield f"{item.where}: note", item.note_text
+        yield f"{item.where}: correct", item.correct_text or ""
+    for convention in conventions().values():
+        yield f"conventions.json: {convention.id}: title", convention.title
+        yield f"conventions.json: {convention.id}: reason", convention.reason
 
 
 def ledger_problems() -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem import catalog
+from vlmmem import published as published_room
 from vlmmem.errors import InputError
 from vlmmem.ledger import load
 from vlmmem.memory import kv_bytes_per_token, weights_bytes
 
-FOLDER = Path("book/published")
+FOLDER = Path(published_room.FOLDER)
 CHANGELOG = Path("CHANGELOG.md")
 HEADING = "### Accepted figures"
 
@@ -59,11 +60,17 @@ def _by_id(content: object) -> Mapping[str, Any]:
     return {entry["id"]: entry for entry in content} if isinstance(content, list) else {}
 
 
-def changes(root: Path) -> list[str]:
+def _short(value: object, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def changes(folder: Path = FOLDER) -> list[str]:
     """One line for every entry that differs from the accepted export; empty where nothing changed."""
-    lines = []
+    lines: list[str] = []
     for name, content in published().items():
-        path = root / FOLDER / name
+        path = folder / name
+        before = len(lines)
         try:
             old = _by_id(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
         except ValueError:
@@ -71,24 +78,39 @@ def changes(root: Path) -> list[str]:
         new = _by_id(json.loads(as_text(content)))
         for key in {**old, **new}:
             if key not in old:
-                lines.append(f"{FOLDER / name}: {key} is new")
+                lines.append(f"{path.parent.name}/{name}: {key} is new")
             elif key not in new:
-                lines.append(f"{FOLDER / name}: {key} is gone")
+                lines.append(f"{path.parent.name}/{name}: {key} is gone")
             else:
                 fields = [field for field in {**old[key], **new[key]} if old[key].get(field) != new[key].get(field)]
                 lines += [
-                    f"{FOLDER / name}: {key}: {field} was {old[key].get(field)!r}, is {new[key].get(field)!r}"
+                    f"{path.parent.name}/{name}: {key}: {field} was {_short(old[key].get(field))}, is {_short(new[key].get(field))}"
                     for field in fields
                 ]
-        if not lines and (not path.exists() or path.read_text(encoding="utf-8") != as_text(content)):
-            lines.append(f"{FOLDER / name}: not as it would be written")
+        if len(lines) == before and (not path.exists() or path.read_text(encoding="utf-8") != as_text(content)):
+            lines.append(f"{path.parent.name}/{name}: not as it would be written")
     return lines
 
 
-def accept(root: Path, reason: str) -> list[str]:
+def stale_key(folder: Path = FOLDER) -> bool:
+    """Whether the accepted export carries another key than the package has now."""
+    path = folder / published_room.KEY
+    return not path.exists() or path.read_text(encoding="ascii").strip() != published_room.key()
+
+
+def refresh_key(folder: Path = FOLDER) -> bool:
+    """Write the package's present key beside an export that has not changed. Returns whether it was written."""
+    if not stale_key(folder) or changes(folder):
+        return False
+    (folder / published_room.KEY).write_text(published_room.key() + "\n", encoding="ascii")
+    return True
+
+
+def accept(root: Path, reason: str, folder: Path = FOLDER) -> list[str]:
     """Rewrite the export and record what changed, with its reason, in the CHANGELOG. Returns the changes."""
-    changed = changes(root)
+    changed = changes(folder)
     if not changed:
+        refresh_key(folder)
         return []
     if not reason.strip() or "\n" in reason:
         raise InputError("accept: a reason of one line is needed: make accept REASON='why the figures changed'")
@@ -99,9 +121,9 @@ def accept(root: Path, reason: str) -> list[str]:
     kinds = {what: sum(line.endswith(what) for line in changed) for what in ("is new", "is gone")}
     touched = len({line.split(": ")[1].split(" is ")[0] for line in changed})
     line = f"- {reason.strip()} ({touched} entries: {kinds['is new']} new, {kinds['is gone']} gone)"
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in published().items():
-        (root / FOLDER / name).write_text(as_text(content), encoding="utf-8")
+        (folder / name).write_text(as_text(content), encoding="utf-8")
+    refresh_key(folder)
     head, tail = text.split(HEADING, 1)
     changelog.write_text(f"{head}{HEADING}\n\n{line}\n{tail.lstrip()}", encoding="utf-8")
     return changed

@@ -195,6 +195,8 @@ class Figure:
             "column": self.column,
             "cause": self.cause,
             "pair": self.breaks or self.pair,
+            "rule": FORMULAS[self.formula_id].text if self.formula_id else None,
+            "reading": conventions()[self.convention_id].title if self.convention_id else None,
         }
 
 

@@ -304,14 +304,14 @@ def _right_kv_per_token(arguments: Arguments) -> str:
     model = arguments.model()
     size = kv_bytes_per_token(model) * arguments.whole("tensors", 2) // 2
     kind = {1: "keys (or values)", 2: "keys and values"}[arguments.whole("tensors", 2)]
-    return f"{size:,} B ({rounded(Fraction(size, 1024), 0)} KiB): {kind} of one token of {model.name}, 16 bit"
+    return f"{size:,} B ({rounded(Fraction(size, 1024), 0)} KiB): {kind} of one token of {model.name}, 16-bit"
 
 
 def _right_kv_cache(arguments: Arguments) -> str:
     model, tokens, batch = arguments.model(), arguments.tokens(BINARY_K), arguments.whole("batch", 1)
     size = kv_cache_bytes(model, tokens, batch)
     return (
-        f"{show_both(size)}: KV cache of {model.name}, {tokens:,} tokens × {_requests(batch)}, 16 bit"
+        f"{show_both(size)}: KV cache of {model.name}, {tokens:,} tokens × {_requests(batch)}, 16-bit"
         f"{_native(model, tokens)}"
     )
 
@@ -319,7 +319,7 @@ def _right_kv_cache(arguments: Arguments) -> str:
 def _right_total(arguments: Arguments) -> str:
     model, tokens, batch = arguments.model(), arguments.tokens(BINARY_K), arguments.whole("batch", 1)
     size = weights_bytes(model.parameters, arguments.text("format")) + kv_cache_bytes(model, tokens, batch)
-    what = f"exact weights and KV cache of {model.name}, {tokens:,} tokens × {_requests(batch)}, 16 bit"
+    what = f"exact weights and KV cache of {model.name}, {tokens:,} tokens × {_requests(batch)}, 16-bit"
     try:
         peak = forward_peak_bytes(model, tokens, batch)
     except InputError:
@@ -337,7 +337,7 @@ def _right_billions(arguments: Arguments) -> str:
 
 def _right_kv_code(arguments: Arguments) -> str:
     size = exact(_kv_code_gib(arguments)) * 2**30
-    return f"{show_both(size, 2)}: KV cache of Llama-3.1-70B, {arguments.whole('seq_len'):,} tokens × {_requests(arguments.whole('batch_size'))}, 16 bit"
+    return f"{show_both(size, 2)}: KV cache of Llama-3.1-70B, {arguments.whole('seq_len'):,} tokens × {_requests(arguments.whole('batch_size'))}, 16-bit"
 
 
 _FORMULAS = (
