@@ -1,37 +1,67 @@
 """Ask PyTorch and transformers what the package must agree with, and keep their answers as data.
 
-Runs in an environment of its own (`make oracle`), never in the package's: PyTorch weighs a gigabyte. Models are built
-on PyTorch's meta device, so no weights are needed and every model takes a second.
+    python tools/oracle.py                           rewrite tests/oracle/*.json; 1 if an answer changed
+    python tools/oracle.py --check                   write nothing; 1 if an answer would change
+    python tools/oracle.py --configs DIR [--out F]   the parameters of every config.json in a folder
 
-    python tools/oracle.py                          write tests/oracle/*.json
-    python tools/oracle.py --check                  fail (1) if that would change them
-    python tools/oracle.py --configs DIR --out F    the same for a folder of config.json files
+They run in an environment of their own, .venv-oracle, which this command makes: PyTorch weighs a gigabyte
+and the package needs none of it. TORCH_INDEX in the environment names the index from which PyTorch is
+installed, for machines where the default one brings CUDA along. Models are built on the meta device, so no
+weights are needed and every model takes a second.
 """
 
 import argparse
+import importlib.util
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402 (the environment of the oracle has it)
-import transformers  # noqa: E402
-
-from vlmmem.catalog import models  # noqa: E402
+from vlmmem.catalog import models  # noqa: E402 (the checkout comes first)
 from vlmmem.model import Model, VisionTower  # noqa: E402
 
+if TYPE_CHECKING:
+    import torch
+
 ANSWERS = ROOT / "tests" / "oracle"
+ENVIRONMENT = ROOT / ".venv-oracle"
+REQUIREMENTS = ROOT / "tools" / "oracle-requirements.txt"
 PARTS = (("vision_tower", "vision"), ("multi_modal_projector", "projector"), ("image_newline", "projector"))
 VISION_PREFIXES = ("vision_tower", "vision_model", "visual", "vision", "image_encoder")
+LONGEST_ERROR = 200
+
+
+def environment() -> Path:
+    """The Python of .venv-oracle; makes the environment where it is missing or asks for other versions."""
+    python = ENVIRONMENT / "bin" / "python"
+    stamp = ENVIRONMENT / "installed"
+    wanted = REQUIREMENTS.read_text(encoding="utf-8")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return python
+    subprocess.run([ROOT / "tools" / "venv.sh", ENVIRONMENT], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    index = os.environ.get("TORCH_INDEX")
+    if index:
+        torch = next(line for line in wanted.splitlines() if line.startswith("torch=="))
+        subprocess.run([*pip, "--index-url", index, torch], check=True)
+    subprocess.run([*pip, "--requirement", REQUIREMENTS], check=True)
+    stamp.write_text(wanted, encoding="utf-8")
+    return python
 
 
 def versions() -> dict[str, str]:
     """Whose answers these are; the suffix that names a build of PyTorch (+cpu) says nothing about them."""
+    import torch
+    import transformers
+
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
 
 
@@ -104,24 +134,27 @@ def hub_config(model: Model) -> dict[str, Any]:
     }
 
 
-def build(config: dict[str, Any]) -> torch.nn.Module:
+def build(config: dict[str, Any]) -> "torch.nn.Module":
     """The model that transformers builds for a config.json, on the meta device."""
+    import torch
+    import transformers
+
     fields = {name: value for name, value in config.items() if name != "quantization_config"}
     kind = fields.pop("model_type", None)
     if kind is None:
-        raise ValueError("names no model_type")
+        raise ValueError("the config names no model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ValueError(f"transformers has no model type {kind}")
     parsed = transformers.AutoConfig.for_model(kind, **fields)
     named = (config.get("architectures") or [None])[0]
     known = getattr(transformers, named, None) if named else None
-    if named and known is None:
-        raise ValueError(f"transformers has no class {named}")
     with torch.device("meta"):
         if known is not None:
-            return known(parsed)  # type: ignore[no-any-return]
-        for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
+            return known(parsed)
+        for auto in (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM):
             if type(parsed) in auto._model_mapping:
-                return auto.from_config(parsed)  # type: ignore[no-any-return]
-    raise ValueError(f"transformers has no generating class for {kind}")
+                return auto.from_config(parsed)
+    raise ValueError(f"transformers has no class {named or kind}")
 
 
 def part_of(name: str) -> str:
@@ -133,7 +166,7 @@ def part_of(name: str) -> str:
     return "vision" if any(piece in VISION_PREFIXES for piece in pieces[:2]) else "language"
 
 
-def count(module: torch.nn.Module) -> dict[str, Any]:
+def count(module: "torch.nn.Module") -> dict[str, Any]:
     """Parameters in all and by part; a tied weight is one tensor and counts once."""
     parts: Counter[str] = Counter()
     for name, parameter in module.named_parameters():
@@ -159,23 +192,23 @@ def config_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def shapes(config: dict[str, Any]) -> dict[str, Any]:
-    """What transformers reads from a config, defaults filled in: the shapes that set weights and KV cache."""
-    parsed = transformers.AutoConfig.for_model(
-        config["model_type"], **{name: value for name, value in config.items() if name != "model_type"}
-    )
-    text = parsed.get_text_config()
-    heads = text.num_attention_heads
-    return {
-        "layers": text.num_hidden_layers,
-        "hidden_size": text.hidden_size,
-        "heads": heads,
-        "kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "head_dim": getattr(text, "head_dim", None) or text.hidden_size // heads,
-        "vocab_size": text.vocab_size,
-        "max_positions": text.max_position_embeddings,
-        "tied_embeddings": bool(parsed.tie_word_embeddings),
-    }
+def shapes(module: "torch.nn.Module") -> dict[str, Any]:
+    """What transformers reads from a config, defaults filled in, where the decoder's layers are uniform."""
+    parsed: Any = module.config
+    try:
+        text = parsed.get_text_config()
+        heads = text.num_attention_heads
+        return {
+            "layers": text.num_hidden_layers,
+            "hidden_size": text.hidden_size,
+            "heads": heads,
+            "kv_heads": getattr(text, "num_key_value_heads", None) or heads,
+            "head_dim": getattr(text, "head_dim", None) or text.hidden_size // heads,
+            "vocab_size": text.vocab_size,
+            "max_positions": text.max_position_embeddings,
+        }
+    except Exception:  # transformers raises errors of its own where layers differ
+        return {}
 
 
 def folder_parameters(folder: Path) -> dict[str, Any]:
@@ -187,9 +220,10 @@ def folder_parameters(folder: Path) -> dict[str, Any]:
             continue
         name = path.relative_to(folder).as_posix()
         try:
-            answers[name] = count(build(config)) | {"shapes": shapes(config)}
-        except Exception as error:
-            answers[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            module = build(config)
+            answers[name] = count(module) | {"shapes": shapes(module)}
+        except Exception as error:  # whatever transformers raises is its answer
+            answers[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_ERROR]}
     return {"versions": versions(), "configs": answers}
 
 
@@ -200,46 +234,56 @@ def as_text(answers: dict[str, Any]) -> str:
 
 def forward() -> dict[str, Any]:
     """The peaks of real forward passes, by their own module."""
-    import oracle_forward
+    from tools.oracle_forward import answers
 
-    return {"versions": versions(), **oracle_forward.answers()}
+    return {"versions": versions(), **answers()}
 
 
-RECORDS: dict[str, Callable[[], dict[str, Any]]] = {"parameters.json": catalogue_parameters}
+RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "parameters.json": catalogue_parameters,
+    "forward.json": forward,
+}
+
+
+def compare(*, write: bool) -> int:
+    """Ask for every record and compare with the data; 1 if an answer is another."""
+    code = 0
+    for name, ask in RECORDS.items():
+        path, text = ANSWERS / name, as_text(ask())
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            print(f"{path.relative_to(ROOT)}: the same answers")
+            continue
+        code = 1
+        what = "the answers changed and were written" if write else "the answers would change"
+        print(f"{path.relative_to(ROOT)}: {what}; look at the difference", file=sys.stderr)
+        if write:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return code
 
 
 def main() -> int:
-    """Write the answers, or compare them with those that are committed."""
+    """Run the command in the oracle's environment."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if an answer would change")
+    parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--configs", type=Path, metavar="DIR", help="a folder of config.json files")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the answers for --configs go")
     options = parser.parse_args()
+    if options.configs is not None and not options.configs.is_dir():
+        parser.error(f"--configs: {options.configs} is not a folder; a folder of config.json files is needed")
+    if importlib.util.find_spec("transformers") is None:
+        return subprocess.run([environment(), __file__, *sys.argv[1:]], check=False).returncode
+    import transformers
+
     transformers.logging.set_verbosity_error()
-    if (options.configs is None) != (options.out is None):
-        parser.error("--configs DIR and --out FILE go together")
-    if options.configs is not None:
-        if not options.configs.is_dir():
-            parser.error(f"--configs: {options.configs} is not a folder")
-        answers = {options.out: folder_parameters(options.configs)}
+    if options.configs is None:
+        return compare(write=not options.check)
+    text = as_text(folder_parameters(options.configs))
+    if options.out is None:
+        print(text, end="")
     else:
-        answers = {ANSWERS / name: ask() for name, ask in RECORDS.items()}
-    changed = []
-    for path, answer in answers.items():
-        text = as_text(answer)
-        if options.check:
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                changed.append(path)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"{path}: {len(next(v for k, v in answer.items() if k != 'versions'))} answers")
-    for path in changed:
-        print(
-            f"{path}: the oracle answers differently; `make oracle` without --check rewrites it",
-            file=sys.stderr,
-        )
-    return 1 if changed else 0
+        options.out.write_text(text, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
