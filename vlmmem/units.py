@@ -1,7 +1,7 @@
 """Bytes to and from the units that people read, and the precision at which a figure is printed.
 
-Inside the package sizes are integers of bytes. A unit appears only where a human reads, and it always names its base:
-kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 80000-13).
+Inside the package sizes are integers of bytes. A unit appears only where a human reads, and it always names its
+base: kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 80000-13).
 """
 
 import re
@@ -44,6 +44,9 @@ SCALES: dict[str, Fraction] = {
 
 Number = int | float | Fraction
 
+MOST_DIGITS = 300
+"""Digits of the largest number that is read or shown, before the point and behind it: a float's range."""
+
 
 def exact(value: Number) -> Fraction:
     """The rational number that is meant.
@@ -52,12 +55,25 @@ def exact(value: Number) -> Fraction:
 
     >>> exact(0.1) == Fraction(1, 10)
     True
+
+    Raises InputError for what is no number: text, True, NaN, infinity.
     """
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
+        raise InputError(f"{value!r}: not a number; an int, a float or a Fraction is needed")
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise InputError(f"{value}: not a number that can be shown; a finite number is needed")
         return Fraction(repr(value))
     return Fraction(value)
+
+
+def _read(digits: str) -> Fraction:
+    """The number that digits with commas and a point stand for."""
+    if len(digits) > MOST_DIGITS:
+        raise InputError(
+            f"{digits[:20]}...: {len(digits)} characters; a number of up to {MOST_DIGITS} is needed"
+        )
+    return Fraction(digits.replace(",", ""))
 
 
 def in_unit(value: Number, unit: str) -> Fraction:
@@ -78,8 +94,16 @@ def rounded(value: Number, decimals: int) -> str:
 
     >>> rounded(Fraction(141245, 1000), 2), rounded(1049.6, 1), rounded(-0.5, 0)
     ('141.25', '1,049.6', '-1')
+
+    Raises InputError for a number of more than 300 digits, or as many decimals: nobody reads them.
     """
     number = exact(value)
+    if type(decimals) is not int or not 0 <= decimals <= MOST_DIGITS:
+        raise InputError(
+            f"decimals: {decimals!r} was given; a whole number from 0 to {MOST_DIGITS} is needed"
+        )
+    if abs(number) >= 10**MOST_DIGITS:
+        raise InputError(f"a number of more than {MOST_DIGITS} digits cannot be shown")
     scaled = abs(number) * 10**decimals + Fraction(1, 2)
     digits = scaled.numerator // scaled.denominator
     whole, rest = divmod(digits, 10**decimals)
@@ -106,7 +130,8 @@ def show_both(n_bytes: Number, decimals: int = 1) -> str:
     return f"{show(n_bytes, 'GB', decimals)} ({show(n_bytes, 'GiB', decimals)})"
 
 
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+# Whole numbers only: of "1,0496" or "3.1.5" no part is taken.
+_NUMBER = r"(?<![\d])(?<!\d[.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d]|[.,]\d)"
 _PRINTED = re.compile(
     rf"\s*(?P<about>[~≈])?\s*(?P<below>[<>]=?|≥|≤)?\s*(?P<low>{_NUMBER})"
     rf"(?:\s*(?:-|–|to)\s*(?P<high>{_NUMBER}))?\s*(?P<unit>[^\d\s.,;:()]*)"
@@ -134,7 +159,7 @@ class Printed:
 
     @classmethod
     def parse(cls, text: str, unit: str = "") -> "Printed":
-        """Read the first number, or range, of ``text`` that stands before ``unit`` (any unit where none is given).
+        """Read the first number, or range, of ``text`` that stands before ``unit`` (where given).
 
         >>> Printed.parse("~65.5 GB").low, Printed.parse("5-10%").high, Printed.parse("1,049.6 GB").decimals
         (Fraction(131, 2), Fraction(10, 1), 1)
@@ -145,12 +170,11 @@ class Printed:
         """
         match = next((found for found in _PRINTED.finditer(text) if not unit or found["unit"] == unit), None)
         if not match:
-            raise InputError(
-                f"{text!r}: no number{f' before {unit!r}' if unit else ''}; something like '65.5 GB' or '5-10%' is needed"
-            )
-        low, high = match["low"].replace(",", ""), (match["high"] or match["low"]).replace(",", "")
+            where = f" before {unit!r}" if unit else ""
+            raise InputError(f"{text!r}: no number{where}; something like '65.5 GB' or '5-10%' is needed")
+        low, high = match["low"], match["high"] or match["low"]
         decimals = max(len(number.partition(".")[2]) for number in (low, high))
-        return cls(text, Fraction(low), Fraction(high), decimals, match["unit"], bool(match["about"]))
+        return cls(text, _read(low), _read(high), decimals, match["unit"], bool(match["about"]))
 
     @property
     def half_step(self) -> Fraction:
@@ -165,7 +189,8 @@ class Printed:
         """
         ends = (exact(low), exact(low if high is None else high))
         return all(
-            abs(end - printed) <= self.half_step for end, printed in zip(ends, (self.low, self.high), strict=True)
+            abs(end - printed) <= self.half_step
+            for end, printed in zip(ends, (self.low, self.high), strict=True)
         )
 
 
@@ -180,7 +205,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(rf"\s*({_NUMBER})\s*([A-Za-z]+)\s*", text)
     if not match or match[2] not in BYTES:
         raise InputError(f"{text!r} is not a size; a number and one of {', '.join(BYTES)} is needed")
-    size = Fraction(match[1].replace(",", "")) * BYTES[match[2]]
+    size = _read(match[1]) * BYTES[match[2]]
     if size.denominator != 1:
         raise InputError(f"{text!r} is not a whole number of bytes")
     return int(size)
