@@ -297,8 +297,8 @@ def _moments(step: _Pass) -> dict[str, int]:
         "normalisation": standing + normalisation,
         "mlp": standing + mlp,
     }
-    # The output head has the whole pass's hidden states; the last tokens are a view into them. Where that view
-    # has gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
+    # The output head has the whole pass's hidden states; the last tokens are a view into them. Where it has
+    # gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
     kept = step.tokens if step.all_logits else 1
     has_gaps = kept < step.tokens and step.batch > 1
     copies = 2 if step.model.family.lm_head_bias and has_gaps else 1

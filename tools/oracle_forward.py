@@ -1,0 +1,263 @@
+"""The peak of real forward passes, asked of transformers and PyTorch without weights and without a GPU.
+
+Called by tools/oracle.py in the oracle's own environment; tests/test_activations.py compares the closed
+forms of `vlmmem.memory.activations` with the answers.
+
+How a case is measured: the model is built from its shapes under `FakeTensorMode`, where every operation runs
+on tensors that have a shape, a dtype and a storage size but no memory. A dispatch mode sees each operation
+and enters the storages of its results; a weak reference takes a storage out when Python frees it. The sum is
+what is live, its largest value the peak. Weights, buffers, input ids and the empty cache object are there
+before the pass and are not counted. Layers differ only in the KV cache that they leave behind, so two are
+built; the cases with every layer show that nothing else grows with their number.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from tools.oracle import hub_config
+from vlmmem.catalog import find_model, models
+from vlmmem.model import Model
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LAYERS = 2
+ELSEWHERE = "elsewhere"
+
+# Where a moment happens: names of modules in the last decoder layer, by family, and of the output head.
+MOMENTS = {
+    "self_attn": "attention",
+    "attn": "attention",
+    "input_layernorm": "normalisation",
+    "post_attention_layernorm": "normalisation",
+    "self_attn_layer_norm": "normalisation",
+    "final_layer_norm": "normalisation",
+    "ln_1": "normalisation",
+    "ln_2": "normalisation",
+    "mlp": "mlp",
+    "fc1": "mlp",
+    "activation_fn": "mlp",
+    "fc2": "mlp",
+}
+
+# Tokens of each sequence, sequences. Families with learned positions stop at the table's end.
+PREFILLS = ((1, 1), (16, 10), (512, 4), (4096, 1), (8192, 10))
+ALL_LOGITS = ((1, 4), (2048, 10))
+DECODES = ((2, 1), (2048, 10))
+LONGEST_LEARNED = (2048, 4)
+
+# Shapes that no published model has, in which moments that the catalogue's wide MLPs hide become the peak.
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "large vocabulary": ("llama-2-7b", {"heads": 4, "kv_heads": 2, "head_dim": 16, "vocab_size": 1000}),
+    "narrow MLP": ("llama-2-7b", {"heads": 4, "kv_heads": 4, "head_dim": 16, "intermediate_size": 16}),
+    "wide queries": ("llama-2-7b", {"heads": 8, "kv_heads": 1, "head_dim": 32, "intermediate_size": 16}),
+    "wide keys": ("llama-2-7b", {"heads": 8, "kv_heads": 8, "head_dim": 32, "intermediate_size": 16}),
+    "narrow attention": (
+        "llama-2-7b",
+        {"hidden_size": 256, "heads": 2, "kv_heads": 1, "head_dim": 32, "intermediate_size": 16},
+    ),
+    "window": ("mistral-7b", {"heads": 4, "kv_heads": 2, "head_dim": 16, "sliding_window": 16}),
+    "window, one KV head": ("mistral-7b", {"heads": 4, "kv_heads": 1, "head_dim": 16, "sliding_window": 16}),
+    "window, all KV heads": ("mistral-7b", {"heads": 4, "kv_heads": 4, "head_dim": 16, "sliding_window": 16}),
+    "narrow opt": ("opt-30b", {"heads": 4, "kv_heads": 4, "head_dim": 16, "intermediate_size": 40}),
+    "narrow gpt2": ("gpt-3-175b", {"heads": 4, "kv_heads": 4, "head_dim": 16, "intermediate_size": 16}),
+    "narrow phi": (
+        "phi-2",
+        {"hidden_size": 160, "heads": 2, "kv_heads": 2, "head_dim": 80, "intermediate_size": 16},
+    ),
+}
+SMALL = {"hidden_size": 64, "intermediate_size": 160, "vocab_size": 100}
+SMALL_PREFILLS = ((1, 3), (15, 3), (16, 1), (33, 2))
+SMALL_ALL_LOGITS = ((33, 2),)
+SMALL_DECODES = ((2, 1), (15, 3))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One forward pass: a catalogue model with changed shapes, and its workload.
+
+    `context` counts the tokens of a sequence after the pass: all of them in a prefill, the cached ones and
+    the new one in a decode step.
+    """
+
+    model: str
+    shapes: dict[str, Any]
+    step: str
+    context: int
+    batch: int
+    logits: str = "last"
+    dtype: str = "bf16"
+
+
+def cases() -> Iterator[Case]:
+    """Every case, models in the catalogue's order."""
+    for model in models():
+        own = {"layers": LAYERS}
+        learned = model.family.learned_positions is not None
+        prefills = [pair for pair in PREFILLS if not learned or pair[0] <= model.max_positions]
+        yield from _workloads(
+            model.id, own, [*prefills, LONGEST_LEARNED] if learned else prefills, ALL_LOGITS, DECODES
+        )
+    for model_id, changes in SHAPES.values():
+        own = {"layers": LAYERS, **SMALL, **changes}
+        yield from _workloads(model_id, own, SMALL_PREFILLS, SMALL_ALL_LOGITS, SMALL_DECODES)
+    for family in ("llama-2-7b", "opt-30b", "gpt-3-175b", "phi-2"):
+        yield Case(family, {"layers": LAYERS}, "prefill", 512, 4, dtype="fp16")
+        yield Case(family, {"layers": LAYERS}, "decode", 512, 4, dtype="fp16")
+    for every_layer, context, batch in (("llama-2-13b", 8192, 10), ("opt-30b", 2048, 4), ("phi-2", 2048, 4)):
+        yield Case(every_layer, {}, "prefill", context, batch)
+    yield Case("llama-3.1-8b", {}, "decode", 8192, 10)
+
+
+def _workloads(
+    model: str,
+    shapes: dict[str, Any],
+    prefills: Iterable[tuple[int, int]],
+    all_logits: Iterable[tuple[int, int]],
+    decodes: Iterable[tuple[int, int]],
+) -> Iterator[Case]:
+    for context, batch in prefills:
+        yield Case(model, shapes, "prefill", context, batch)
+    for context, batch in all_logits:
+        yield Case(model, shapes, "prefill", context, batch, logits="all")
+    for context, batch in decodes:
+        yield Case(model, shapes, "decode", context, batch)
+
+
+class LiveStorages(TorchDispatchMode):  # type: ignore[misc]  # torch is not where mypy runs
+    """Bytes of the storages that are live after each operation, and the most there were in each window."""
+
+    def __init__(self, there_before: Iterable[torch.Tensor]) -> None:
+        """Start to count, without the storages of the tensors that are there before."""
+        super().__init__()
+        self._there_before = {id(store): store for store in map(torch.Tensor.untyped_storage, there_before)}
+        self._live: dict[int, tuple[int, Any]] = {}
+        self.bytes = 0
+        self.window = ELSEWHERE
+        self.peaks: dict[str, int] = {}
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        def freed(_: Any) -> None:
+            self.bytes -= self._live.pop(key)[0]
+
+        return freed
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(results):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = id(storage)
+                if key not in self._there_before and key not in self._live:
+                    size = storage.nbytes()
+                    self._live[key] = (size, weakref.ref(storage, self._forget(key)))
+                    self.bytes += size
+        self.peaks[self.window] = max(self.peaks.get(self.window, 0), self.bytes)
+        return results
+
+
+class Network:
+    """A model without weights, ready for forward passes."""
+
+    def __init__(self, model: Model, dtype: str) -> None:
+        """Build the class that transformers has for the model's shapes."""
+        fields = hub_config(model)
+        if model.architecture == "phi":
+            # phi-2's own config; the class's default is another.
+            fields["partial_rotary_factor"] = 0.4
+        self.config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+        text_only = model.vision is None
+        kind = transformers.AutoModelForCausalLM if text_only else transformers.AutoModelForImageTextToText
+        self.fake = FakeTensorMode()
+        with self.fake, _default_dtype(DTYPES[dtype]):
+            self.network = kind.from_config(self.config, attn_implementation="sdpa", dtype=DTYPES[dtype])
+        self.network.eval()
+        self.live = LiveStorages(())
+        self._watch(self.network.lm_head, "logits")
+        for name, module in self._last_layer().named_children():
+            if name in MOMENTS:
+                self._watch(module, MOMENTS[name])
+
+    def _last_layer(self) -> torch.nn.Module:
+        """The last layer of the decoder: the list of layers that stands last among the modules."""
+        layers: torch.nn.ModuleList | None = None
+        for module in self.network.get_decoder().modules():
+            if isinstance(module, torch.nn.ModuleList):
+                layers = module
+        if layers is None:
+            raise ValueError(f"{type(self.network).__name__} has no list of layers")
+        last: torch.nn.Module = layers[-1]
+        return last
+
+    def _watch(self, module: torch.nn.Module, window: str) -> None:
+        """Count what is live inside `module` under the name `window`."""
+
+        def enter(*_: Any) -> None:
+            self.live.window = window
+
+        def leave(*_: Any) -> None:
+            self.live.window = ELSEWHERE
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+
+    def measure(self, case: Case) -> dict[str, Any]:
+        """Bytes over the weights: the KV cache after the pass, the peak, and the most in each moment."""
+        first = case.context - 1 if case.step == "decode" else case.context
+        keep = 0 if case.logits == "all" else 1
+        with self.fake, torch.no_grad():
+            cache = transformers.DynamicCache(config=self.config)
+            prompt = torch.ones((case.batch, first), dtype=torch.long)
+            token = torch.ones((case.batch, 1), dtype=torch.long)
+            there_before = [prompt, token, *self.network.parameters(), *self.network.buffers()]
+            for layer in cache.layers:
+                there_before += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
+            self.live = LiveStorages(there_before)
+            with self.live:
+                self._run(prompt, cache, keep)
+                if case.step == "decode":
+                    self.live.peaks.clear()
+                    self._run(token, cache, keep)
+            held = [
+                part.untyped_storage().nbytes()
+                for layer in cache.layers
+                for part in (layer.keys, layer.values)
+            ]
+        peaks = self.live.peaks
+        return {
+            "kv_bytes": sum(held),
+            "peak_bytes": max(peaks.values()),
+            "moments": {name: peak for name, peak in sorted(peaks.items()) if name != ELSEWHERE},
+        }
+
+    def _run(self, ids: torch.Tensor, cache: Any, keep: int) -> None:
+        self.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def answers() -> dict[str, Any]:
+    """Every case with what was measured."""
+    built: tuple[Any, Network] | None = None
+    found: list[dict[str, Any]] = []
+    for case in cases():
+        key = (case.model, case.shapes, case.dtype)
+        if built is None or built[0] != key:
+            built = (key, Network(replace(find_model(case.model), **case.shapes), case.dtype))
+        found.append({**asdict(case), **built[1].measure(case)})
+    return {"cases": found}
