@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time: a red build is one that its author sees too. No deadline: machines are shared.
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parent.parent
 

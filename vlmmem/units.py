@@ -1,7 +1,7 @@
 """Bytes to and from the units that people read, and the precision at which a figure is printed.
 
-Inside the package sizes are integers of bytes. A unit appears only where a human reads, and it always names its
-base: kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 80000-13).
+Inside the package sizes are integers of bytes. A unit appears only where a human reads and names its base:
+kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 80000-13).
 """
 
 import re
