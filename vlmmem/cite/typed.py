@@ -62,8 +62,8 @@ _UNIT = rf"(?:(?:(?i:{_SIGNS}|{_TIME}|{_PERCENT}|{_RATE})|[mnμu]s|[GTP]F)(?![A-
 _PER = r"(?:\s*/\s*[A-Za-z]+|\s+(?:per|a)\s+[A-Za-z]+)?"
 _KIND = r"(?:(?:decimal|binary|usable|more|additional|extra|full|whole|spare|free|other|total|raw)\s+)?"
 _GAP = rf"(?:-|\s*[(\[]?\s*{_KIND})"
-# One letter is a unit only where it cannot be anything else: 819,200 B is bytes, 13B is a size class.
-_LETTER = r"(?:\s+[BhG]|\s*s|(?<=\d\d)G|(?<=\d{4})B|(?<=,\d{3})B)(?![A-Za-z0-9_(^=])"
+# One letter is a unit behind a number only; 13B, which names a size class, is let pass by typed.json.
+_LETTER = r"(?:\s*[BGs]|\s+h)(?![A-Za-z0-9_(^=])"
 _MORE = (
     r"(?:faster|slower|smaller|larger|bigger|less|more|fewer|higher|lower|longer|shorter|better|worse|cheaper|greater"
     r"|speed-?ups?|reductions?|increases?|improvements?|compression|savings?|gains?|as|that\s+of)\b"
@@ -83,7 +83,7 @@ _QUANTITY = [
         rf"\b(?i:{_SIGNS})[)\]]?\s*(?:[:=≈~]|\b(?:is|are)\s)\s*{_AMOUNT}(?![\w.,]*\d)",
         # 10-20x, ×4, 2 × faster, 3 times, twofold, a factor of ten, two orders of magnitude
         rf"{_AMOUNT}[xX×](?![\w(]){_NOT_A_PRODUCT}",
-        rf"(?:^|(?<=[\s(\[,;:{_EDGE}]))(?<![\d)\w{HOLE}{_SYMBOL}]\s)[xX×]\d[\d.,]*(?!\w)(?!\s*[×x*]\s*\d)",
+        rf"(?:^|(?<=[\s(\[,;:{_EDGE}]))(?<![\d){HOLE}{_SYMBOL}]\s)[xX×]\d[\d.,]*(?!\w)(?!\s*[×x*]\s*\d)",
         rf"{_AMOUNT}\s+[xX×](?:\s+(?={_MORE})|\s*(?=[.,;:)\]!?{_EDGE}]|$))",
         rf"{_NUMBER}\s+times\b(?!\s*[-+(]?\s*[\d{HOLE}{_SYMBOL}])",
         rf"{_WORDS}\s+times\s+(?:{_MORE}|the\b)",
