@@ -1,5 +1,6 @@
 """What several tests share. The markers are declared in pyproject.toml."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def built_book() -> Path:
     """The folder of the built book; its tests have the marker ``book`` or ``browser``."""
-    folder = ROOT / "_build" / "html"
+    folder = Path(os.environ.get("VLMMEM_BOOK_HTML") or ROOT / "_build" / "html")
     if not (folder / "index.html").exists():
-        pytest.fail("_build/html/index.html is not there; 'make book' builds it")
+        pytest.fail(f"{folder}/index.html is not there; 'make book' builds the book")
     return folder
 
 

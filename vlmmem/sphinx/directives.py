@@ -6,18 +6,23 @@ from html import escape
 from typing import TYPE_CHECKING, cast
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
+from vlmmem import catalog
 from vlmmem.errors import InputError
+from vlmmem.fit import fewest_gpus
 from vlmmem.ledger import ERRATA, VERDICTS, Figure, load
 from vlmmem.ledger.conventions import conventions
+from vlmmem.memory import model_weights_bytes
 from vlmmem.notebook import recomputed
 from vlmmem.sphinx.domain import FigureDomain
-from vlmmem.sphinx.gate import GENERATED
+from vlmmem.sphinx.gate import ENTRY, GENERATED
 from vlmmem.sphinx.roles import link
-from vlmmem.units import SCALES
+from vlmmem.units import SCALES, show
+from vlmmem.workload import Workload
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -62,8 +67,8 @@ class Generated(SphinxDirective):
         """Parsed prose of the ledger, its roles checked like any other's; complaints name the entry."""
         holder = nodes.Element()
         self.state.nested_parse(StringList([text], source=self.env.doc2path(self.env.docname)), self.lineno, holder)
-        for node in holder.findall(nodes.Element):
-            node.source, node.line = where, None
+        for node in holder.children:
+            node[ENTRY] = where
         return holder.children
 
     def correct(self, figure: Figure) -> list[nodes.Node]:
@@ -324,6 +329,30 @@ class ConventionsDirective(Generated):
         )
 
 
+class FitDirective(Generated):
+    """Which catalogued model fits which GPU: the fewest GPUs of a kind, computed."""
+
+    option_spec = {"context": directives.positive_int, "weights": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """A row a model, a column a GPU."""
+        gpus = catalog.gpus()
+        form = self.options.get("weights")
+        rows = []
+        for model in catalog.models():
+            workload = Workload(min(self.options["context"], model.max_positions))
+            counts = [fewest_gpus(model, gpu, workload, weights=form) for gpu in gpus]
+            size = model_weights_bytes(model, catalog.find_format(form or model.dtype))
+            rows.append(
+                (
+                    escape(model.name),
+                    escape(show(sum(size.values()), "GB")),
+                    *(f'<span class="vlmmem-fit-{count or "none"}">{count or "—"}</span>' for count in counts),
+                )
+            )
+        return self.table(("Model", "Weights", *(escape(gpu.name) for gpu in gpus)), rows)
+
+
 class VersionsDirective(Generated):
     """With which versions the book was executed, and when."""
 
@@ -359,4 +388,5 @@ def setup(app: "Sphinx") -> None:
     app.add_directive("figure-table", FigureTableDirective)
     app.add_directive("documents", DocumentsDirective)
     app.add_directive("conventions", ConventionsDirective)
+    app.add_directive("fit", FitDirective)
     app.add_directive("versions", VersionsDirective)

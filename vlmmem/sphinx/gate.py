@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 GENERATED = "vlmmem_generated"
 """Attribute of nodes whose text a directive took from the ledger or from code."""
 
+ENTRY = "vlmmem_entry"
+"""Attribute of blocks that came from the ledger: file and entry, which a complaint names instead of page and line."""
+
 _HIDDEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.comment, nodes.image)
 _GAP = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands for a computed value, so that the words on either side of it do not run together."""
@@ -60,7 +63,7 @@ def check(app: "Sphinx", doctree: nodes.document) -> None:
             logger.warning(
                 "typed quantity %r; take it from the ledger with {fig} or compute it with {calc}",
                 quantity,
-                location=block,
+                location=block.get(ENTRY) or block,
                 type="vlmmem",
                 subtype="typed",
             )

@@ -76,6 +76,13 @@ def prepare_page(
     ]
 
 
+def drop_thebe(app: "Sphinx", doctree: nodes.document, docname: str) -> None:
+    """Take away the settings of a remote kernel, which sphinx-thebe adds to every page."""
+    for node in list(doctree.findall(nodes.raw)):
+        if "x-thebe-config" in node.astext() or node.astext().startswith("<script>kernelName"):
+            node.parent.remove(node)
+
+
 def finish(app: "Sphinx", exception: Exception | None) -> None:
     """Write MathJax, wait for Vega, publish the export."""
     bundle: subprocess.Popen[bytes] | None = getattr(app, "vlmmem_bundle", None)
@@ -114,5 +121,6 @@ def setup(app: "Sphinx") -> None:
     """Connect to the build's events."""
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", start_bundle)
+    app.connect("doctree-resolved", drop_thebe, priority=900)
     app.connect("html-page-context", prepare_page, priority=900)
     app.connect("build-finished", finish)

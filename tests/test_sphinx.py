@@ -1,0 +1,304 @@
+"""Gate b: the build fails on what drifts. Small books, built with the project's configuration and command."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from vlmmem.cite.typed import typed_quantities
+from vlmmem.ledger import load
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = "footprint:13b-activations"
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOK = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A notebook
+
+Words.
+
+```{{code-cell}} ipython3
+{code}
+```
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A small book after its build."""
+
+    html: Path
+    code: int
+    log: str
+
+    def page(self, name: str = "page") -> str:
+        return (self.html / "book" / f"{name}.html").read_text(encoding="utf-8")
+
+
+def command() -> list[str]:
+    """The arguments with which `make book` calls jupyter-book."""
+    found = re.search(r"jupyter-book (build .*) \.$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, "the Makefile builds no book"
+    return found[1].split()
+
+
+def build(folder: Path, **pages: str) -> Built:
+    """Build a book of these pages, and the ledger's, as `make book` does."""
+    (folder / "book").mkdir()
+    for name in ("_config.yml", "book/_assets", "book/ledger.md", "book/references.bib"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / name)
+    names = ["ledger", *(name for name in pages if name != "index")]
+    (folder / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n" + "".join(f"- file: book/{name}\n" for name in names)
+    )
+    for name, text in {"index": "# A book\n\nWords.\n", **pages}.items():
+        (folder / "book" / f"{name}.md").write_text(text, encoding="utf-8")
+    program = Path(sys.executable).with_name("jupyter-book")
+    done = subprocess.run(
+        [str(program), *command(), "."], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+    log = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
+    return Built(folder / "_build" / "html", done.returncode, log)
+
+
+def documented() -> str:
+    return load().by_id[FIGURE].documented
+
+
+GOOD = """\
+# A page with {{fig}}`{value} <{figure}>` in its title
+
+A figure: {{fig}}`{value} <{figure}>`, a value: {{calc}}`26.0 GB <weights_bytes(13015864320)>`.
+The GPU is an A100 80GB, the format FP16, `12 GB` is code and $M = 12$ a formula.
+
+| a table | of figures |
+|---|---|
+| {{fig}}`{value} <{figure}>` | {{calc}}`24.2 GiB <weights_bytes(13015864320)>` |
+
+{{verdict}}`convention`
+
+```{{errata}} footprint
+```
+
+```{{figure-table}} requirements-x1
+```
+
+```{{documents}}
+```
+
+```{{conventions}}
+```
+
+```{{versions}}
+```
+"""
+
+CELL = """\
+from vlmmem import figures
+from vlmmem.notebook import say, verdict_table
+from IPython.display import display
+display(verdict_table(figures("footprint")[:3]))
+display(say("The cell computed 12 GB, and the document prints {fig}`VALUE <FIGURE>`."))
+"""
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    cell = CELL.replace("VALUE", documented()).replace("FIGURE", FIGURE)
+    return build(
+        tmp_path_factory.mktemp("good"),
+        page=GOOD.format(value=documented(), figure=FIGURE),
+        cells=NOTEBOOK.format(code=cell),
+    )
+
+
+FAULTS = {
+    "wrong value": (
+        "Words {fig}`9.3 GB <FIGURE>`.",
+        "page.md:3: WARNING: reads '9.3 GB', FIGURE gives '@VALUE@'",
+    ),
+    "wrong value in a table": (
+        "| a |\n|---|\n| {calc}`27.0 GB <weights_bytes(13015864320)>` |",
+        "gives '26.0 GB'",
+    ),
+    "no such figure": (
+        "{fig}`9.3 GB <footprint:nowhere>`",
+        "page.md:3: WARNING: figure 'footprint:nowhere' is not",
+    ),
+    "no origin": ("{fig}`9.3 GB`", "page.md:3: WARNING: {fig}`9.3 GB` is not VALUE <ORIGIN>"),
+    "forbidden expression": ("{calc}`1 B <__import__('os')>`", "page.md:3: WARNING:"),
+    "typed in prose": ("Words.\n\nIt takes 12 GB.", "page.md:5: WARNING: typed quantity '12 GB'"),
+    "typed over two lines": ("It takes 12\nGB.", "page.md:3: WARNING: typed quantity"),
+    "typed with markup": ("It takes **12** *GB*.", "page.md:3: WARNING: typed quantity '12 GB'"),
+    "typed in a heading": ("## Of 12 GB\n\nWords.", "page.md:3: WARNING: typed quantity '12 GB'"),
+    "typed in a table": ("| a |\n|---|\n| 12 GB |", "typed quantity '12 GB'"),
+    "typed in a caption": ("```{figure} x.svg\n:alt: x\n\nOf 12 GB.\n```", "typed quantity '12 GB'"),
+    "typed in HTML": ("<p>It takes <b>12</b> GB.</p>", "typed quantity"),
+    "typed in a box": (":::{note}\nIt is 40 % less.\n:::", "page.md:4: WARNING: typed quantity '40 %'"),
+    "typed factor": ("It is 4× faster.", "page.md:3: WARNING: typed quantity '4×"),
+    "unknown verdict": ("{verdict}`fine`", "page.md:3: WARNING: verdict 'fine' is not known"),
+    "unknown table": ("```{figure-table} nothing\n```", "table 'nothing' is not in the ledger"),
+    "unknown document": ("```{errata} nothing\n```", "document 'nothing' is not in the ledger"),
+    "missing target": ("[words](nowhere.md)", "page.md:3: WARNING:"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """One page a fault, in one build."""
+    pages = {slug(name): f"# A page\n\n{text.replace('FIGURE', FIGURE)}\n" for name, (text, _) in FAULTS.items()}
+    return build(tmp_path_factory.mktemp("bad"), **pages)
+
+
+def slug(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def test_make_book_builds_clean_with_warnings_as_errors() -> None:
+    assert {"--all", "-W"} <= set(command())
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nbook:")[2].partition("\n\n")[0]
+    assert recipe.index("rm -rf _build") < recipe.index("jupyter-book build")
+
+
+def test_nothing_is_cached_and_nothing_suppressed() -> None:
+    config = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    assert "execute_notebooks: force" in config
+    assert "suppress_warnings" not in config
+
+
+def test_a_good_book_builds(good: Built) -> None:
+    assert good.code == 0, good.log
+
+
+def test_a_figure_links_to_its_entry(good: Built) -> None:
+    figure = load().by_id[FIGURE]
+    link = re.search(
+        r'<p>A figure: <a class="[^"]*" href="([^"]*)" title="([^"]*)"><span class="([^"]*)">([^<]*)<',
+        good.page(),
+    )
+    assert link is not None
+    assert link[1] == f"ledger.html#{figure.anchor}"
+    assert link[2] == f"{figure.document}, line {figure.line}: {figure.verdict}"
+    assert {"vlmmem-fig", "documented", f"verdict-{figure.verdict}"} <= set(link[3].split())
+    assert unescape(link[4]) == figure.documented
+
+
+def test_roles_work_in_titles_and_tables(good: Built) -> None:
+    figure = load().by_id[FIGURE]
+    assert f"<title>A page with {figure.documented} in its title" in good.page()
+    assert re.search(rf'<td>.*?ledger.html#{figure.anchor}"', good.page())
+
+
+def test_a_value_shows_its_expression(good: Built) -> None:
+    assert '<abbr class="vlmmem-value vlmmem-calc" title="weights_bytes(13015864320)">26.0 GB</abbr>' in good.page()
+
+
+def test_outputs_may_hold_quantities_and_roles(good: Built) -> None:
+    figure = load().by_id[FIGURE]
+    output = good.page("cells").partition('<div class="cell_output')[2]
+    assert f'href="ledger.html#{figure.anchor}"' in output
+    assert "The cell computed 12 GB" in output
+    assert output.count('<span class="vlmmem-verdict') == 3
+
+
+def test_the_ledger_holds_every_figure(good: Built) -> None:
+    page = good.page("ledger")
+    for figure in load().figures:
+        assert f'<tbody id="{figure.anchor}"' in page
+        assert f'<a class="vlmmem-id" href="#{figure.anchor}">{figure.id}</a>' in page
+
+
+def test_generated_pieces_close_their_tags(good: Built) -> None:
+    for name in ("page", "ledger"):
+        text = good.page(name)
+        for tag in ("table", "tbody", "tr", "details", "article", "dl"):
+            assert len(re.findall(rf"<{tag}\b", text)) == text.count(f"</{tag}>"), (name, tag)
+
+
+def test_errata_are_listed(good: Built) -> None:
+    from vlmmem.ledger import ERRATA
+
+    errata = [item for item in load().figures if item.document == "footprint" and item.verdict in ERRATA]
+    assert good.page().count('<article class="vlmmem-erratum') == len(errata) > 0
+
+
+def test_the_export_is_published(good: Built) -> None:
+    assert json.loads((good.html / "figures.json").read_text(encoding="utf-8")) == [
+        item.json() for item in load().figures
+    ]
+
+
+def test_other_projects_can_link(good: Built) -> None:
+    """objects.inv holds each figure under its own domain, and as a label whose title is the printed value."""
+    from sphinx.util.inventory import InventoryFile
+
+    with (good.html / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: base + path)
+    for figure in load().figures:
+        for kind in ("vlmmem:figure", "std:label"):
+            _, _, address, title = inventory[kind][figure.id]
+            assert (address, title) == (f"book/ledger.html#{figure.anchor}", figure.documented)
+
+
+def test_search_finds_a_value_and_an_id(good: Built) -> None:
+    index = json.loads((good.html / "searchindex.js").read_text(encoding="utf-8").partition("(")[2].rpartition(")")[0])
+    assert "book/ledger" in index["docnames"]
+    assert FIGURE in index["indexentries"]
+    assert any(entry[3] == load().by_id[FIGURE].anchor for entries in index["objects"].values() for entry in entries)
+
+
+def test_the_page_is_its_own(good: Built) -> None:
+    page = good.page()
+    assert "thebe" not in re.sub(r"<link[^>]*sphinx-thebe.css[^>]*>", "", page)
+    assert not re.search(r'<(?:script|img|iframe|link)[^>]*(?:src|href)="(?:https?:)?//', page)
+    assert (good.html / "_static" / "mathjax" / "tex-svg.js").stat().st_size > 10**6
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_with_page_and_line(bad: Built, name: str) -> None:
+    wanted = FAULTS[name][1].replace("FIGURE", FIGURE).replace("@VALUE@", documented()).removeprefix("page.md")
+    lines = [line for line in bad.log.splitlines() if f"/{slug(name)}.md:" in line]
+    assert any(wanted in line for line in lines), "\n".join(lines) or bad.log
+
+
+@pytest.mark.parametrize("name", ["wrong value", "typed in prose", "missing target"])
+def test_one_fault_is_enough(tmp_path: Path, name: str) -> None:
+    text = FAULTS[name][0].replace("FIGURE", FIGURE)
+    built = build(tmp_path, page=f"# A page\n\n{text}\n")
+    assert built.code != 0
+    assert "book/page.md" in built.log
+
+
+def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
+    built = build(tmp_path, page=NOTEBOOK.format(code="1 / 0"))
+    assert built.code != 0
+    assert "ZeroDivisionError" in built.log
+
+
+def test_words_on_a_warning_stream_fail_the_build(tmp_path: Path) -> None:
+    built = build(tmp_path, page=NOTEBOOK.format(code="import sys; print('careful', file=sys.stderr)"))
+    assert built.code != 0
+
+
+def test_the_gate_reads_plain_text() -> None:
+    assert typed_quantities("It takes 12 GB.")
+    assert not typed_quantities("An A100 80GB with FP16.")
