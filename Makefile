@@ -30,6 +30,7 @@ check: $(INSTALLED) ## the quick gate: lint, types, ledger, typed numbers, pairs
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
+	$(PY) -m vlmmem.cite check
 	$(PY) -m pytest -q -n 2 --dist loadscope -m "$(QUICK)"
 
 mutants: $(INSTALLED) ## mutation testing of vlmmem/memory; every survivor is explained in tests/mutants.toml
@@ -44,8 +45,8 @@ fix: $(INSTALLED) ## rewrite the readable values in prose from their source
 notebooks: $(INSTALLED) ## execute every notebook and write its .ipynb
 	$(PY) tools/notebooks.py
 
-accept: $(INSTALLED) ## accept a changed export, with a line in CHANGELOG.md
-	$(PY) -m vlmmem.cite accept
+accept: $(INSTALLED) ## accept a changed export: REASON='why the figures changed' becomes a line in CHANGELOG.md
+	$(PY) -m vlmmem.cite accept "$(REASON)"
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
