@@ -1,0 +1,101 @@
+"""Weights: bytes of parameters in a format, and of whole checkpoints."""
+
+from fractions import Fraction
+
+import pytest
+
+from vlmmem.catalog import find_format, find_model, models
+from vlmmem.errors import InputError
+from vlmmem.formats import Format
+from vlmmem.memory import model_weights_bytes, weights_bytes
+from vlmmem.model import Model
+
+
+@pytest.mark.parametrize(
+    ("parameters", "number", "size"),
+    [
+        (13_015_864_320, "bf16", 26_031_728_640),
+        (13_015_864_320, "fp32", 52_063_457_280),
+        (70_000_000_000, "int4", 35_000_000_000),
+        (7_000_000_000, "int8", 7_000_000_000),
+        (32, "q4_0", 18),
+        (256, "q6_k", 210),
+        (128, "gptq-4bit", 67),
+        (16_384, "nf4-double-quant", 8_452),
+        (16_384, "fp8-block128", 16_388),
+        (0, "fp16", 0),
+    ],
+)
+def test_bytes(parameters: int, number: str, size: int) -> None:
+    assert weights_bytes(parameters, number) == size
+    assert weights_bytes(parameters, find_format(number)) == size
+
+
+def test_sixteen_bits_unless_told() -> None:
+    assert weights_bytes(5) == 10
+
+
+@pytest.mark.parametrize(("parameters", "size"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_a_part_of_a_byte_counts_whole(parameters: int, size: int) -> None:
+    assert weights_bytes(parameters, "int4") == size
+
+
+@pytest.mark.parametrize("parameters", [-1, 1.0, True, "7B", None])
+def test_parameters_are_a_count(parameters: int) -> None:
+    with pytest.raises(InputError) as caught:
+        weights_bytes(parameters)
+    assert str(caught.value) == f"weights: 'parameters' is {parameters!r}; an integer of 0 or more is needed"
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.id)
+def test_a_plain_checkpoint_is_all_parameters_in_its_dtype(model: Model) -> None:
+    assert sum(model_weights_bytes(model).values()) == 2 * model.parameters
+    assert sum(model_weights_bytes(model, "fp32").values()) == 4 * model.parameters
+    assert list(model_weights_bytes(model)) == list(model.parameters_by_part)
+
+
+# What vLLM 0.19 loads on an H100, in GiB at two decimals; the table of rotary angles (max_positions x head_dim
+# x 2 B) is in it. https://github.com/jgchn/llm-d-planner, revision 30ec05f7, accuracy/results/v0.19.0
+@pytest.mark.parametrize(
+    ("name", "number", "measured"), [("llama-3.1-8b", "bf16", 14.99), ("llama-3.1-8b", "gptq-4bit", 5.38)]
+)
+def test_measured_checkpoints(name: str, number: str, measured: float) -> None:
+    model = find_model(name)
+    angles = model.max_positions * model.head_dim * 2
+    size = sum(model_weights_bytes(name, number).values()) + angles
+    assert abs(size / 2**30 - measured) < 0.02
+
+
+def test_a_4_bit_checkpoint_keeps_the_rest_in_16_bits() -> None:
+    full, small = (sum(model_weights_bytes("llama-3.1-8b", number).values()) for number in ("bf16", "awq-4bit"))
+    assert round(100 * (1 - small / full)) == 64
+    # Linear layers: 32 x (2 x 4096^2 + 2 x 1024 x 4096 + 3 x 4096 x 14336) weights.
+    matrices = 32 * (2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 4096 * 14336)
+    assert matrices == 6_979_321_856
+    assert small == matrices * 133 // 256 + 2 * (8_030_261_248 - matrices)
+
+
+def test_a_scale_for_each_row() -> None:
+    matrices, rows = 6_979_321_856, 32 * (4096 + 2 * 1024 + 4096 + 2 * 14336 + 4096)
+    size = sum(model_weights_bytes("llama-3.1-8b", find_format("llm.int8")).values())
+    assert size == matrices + 4 * rows + 2 * (8_030_261_248 - matrices)
+
+
+def test_the_vision_side_is_not_quantised() -> None:
+    parts = model_weights_bytes(find_model("llava-1.5-13b"), "nf4")
+    assert parts["vision"] == 2 * 303_507_456
+    assert parts["projector"] == 2 * 31_467_520
+    assert parts["language"] < 13_016_519_680
+
+
+def test_a_format_of_ones_own() -> None:
+    number = Format("three", "three bits", (), Fraction(3))
+    assert weights_bytes(3, number) == 2
+    assert sum(model_weights_bytes("phi-2", number).values()) == -(-3 * 2_779_683_840 // 8)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(InputError, match=r"^format 'fp7' is not in the catalogue; known are fp32, fp16, "):
+        weights_bytes(1, "fp7")
+    with pytest.raises(InputError, match=r"^model 'gpt-9' is not in the catalogue; known are llava-1.5-7b, "):
+        model_weights_bytes("gpt-9")
