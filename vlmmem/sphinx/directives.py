@@ -279,7 +279,7 @@ class DocumentsDirective(Generated):
                 "name in this book": f"<code>{document.id}</code>",
                 "author": escape(document.author or "not named"),
                 "date": escape(document.date or "not given"),
-                "read on": escape(document.accessed or "not noted"),
+                "text": _address(document.address) if document.address else "no address known",
                 "lines": f"{document.lines}. {escape(document.line_counting)}",
                 "figures": f"{len(figures)} in the ledger. {tally}" if figures else "none in the ledger yet",
             }

@@ -54,16 +54,30 @@ def _blocks(node: nodes.Node) -> list[nodes.Element]:
     return [block for child in node.children for block in _blocks(child)]
 
 
+def _place(block: nodes.Element, page: str) -> str | tuple[str, int]:
+    """Page and line of a block, or the entry of the ledger that it came from."""
+    if ENTRY in block:
+        return str(block[ENTRY])
+    node, below = block, 0
+    while not node.line and node.parent is not None:
+        if isinstance(node, nodes.row) and isinstance(node.parent, nodes.tbody):
+            # MyST gives a line to the table only; its rows stand one a line, below the heading and the ruler.
+            below = 2 + node.parent.index(node)
+        node = node.parent
+    return page, (node.line or 0) + below
+
+
 def check(app: "Sphinx", doctree: nodes.document) -> None:
     """Warn, with page and line, of every typed quantity."""
     from vlmmem.cite.typed import typed_quantities
 
+    page = app.env.docname
     for block in _blocks(doctree):
         for quantity in typed_quantities(_text(block)):
             logger.warning(
                 "typed quantity %r; take it from the ledger with {fig} or compute it with {calc}",
                 quantity,
-                location=block.get(ENTRY) or block,
+                location=_place(block, page),
                 type="vlmmem",
                 subtype="typed",
             )
