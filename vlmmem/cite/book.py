@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmmem.cite.console import check_console, fix_console
 from vlmmem.cite.prose import check_text, fix_text
 from vlmmem.errors import InputError
 from vlmmem.ledger import FOLDER, load
@@ -42,7 +43,8 @@ def check(root: Path, folder: Path = FOLDER) -> list[str]:
     """One line for every role whose readable value is not what its origin gives, pages and ledger notes alike."""
     problems = []
     for path in pages(root):
-        problems += check_text(path.read_text(encoding="utf-8"), str(path.relative_to(root)))
+        text, where = path.read_text(encoding="utf-8"), str(path.relative_to(root))
+        problems += check_text(text, where) + check_console(text, where)
     for path in ledger_files(folder):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -61,7 +63,7 @@ def fix(root: Path, folder: Path = FOLDER) -> list[str]:
     changed = []
     for path in pages(root):
         text = path.read_text(encoding="utf-8")
-        right = fix_text(text)
+        right = fix_console(fix_text(text))
         if right != text:
             path.write_text(right, encoding="utf-8")
             changed.append(str(path.relative_to(root)))
