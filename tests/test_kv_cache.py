@@ -70,6 +70,11 @@ def test_kv_heads_of_one_gpu(model: str, tp: int, heads: int) -> None:
     assert kv_heads_per_rank(find_model(model), tp) == heads
 
 
+def test_one_gpu_unless_told() -> None:
+    assert kv_heads_per_rank("llama-3.1-70b") == 8
+    assert kv_cache_bytes("llama-2-13b", 1) == 819_200
+
+
 def test_the_split_shows_in_the_bytes() -> None:
     assert kv_bytes_per_token("llama-3.1-70b", tp=8) == 40_960
     # More GPUs than KV heads: each keeps a copy of one.

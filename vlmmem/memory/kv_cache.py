@@ -5,6 +5,8 @@ Each layer keeps one key and one value vector a token and KV head. Sources: mult
 GPUs as in vLLM's `ModelConfig.get_num_kv_heads` (vllm/config/model.py).
 """
 
+from math import ceil
+
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
@@ -33,10 +35,10 @@ def kv_heads_per_rank(model: str | Model, tp: int = 1) -> int:
     model = find_model(model) if isinstance(model, str) else model
     check_positive("tp", tp)
     if not _splits(model, tp):
-        possible = ", ".join(str(gpus) for gpus in range(1, model.heads + 1) if _splits(model, gpus))
+        possible = ", ".join(str(gpus) for gpus in range(1, model.heads) if _splits(model, gpus))
         raise InputError(
             f"tp: {tp} GPUs cannot split {model.heads} heads and {model.kv_heads} KV heads of {model.id} "
-            f"evenly; possible are {possible}"
+            f"evenly; possible are {possible} and {model.heads}"
         )
     return max(1, model.kv_heads // tp)
 
@@ -62,12 +64,9 @@ def kv_bytes_per_token(model: str | Model, kv_dtype: str | Format = "bf16", tp: 
     model = find_model(model) if isinstance(model, str) else model
     number = find_format(kv_dtype) if isinstance(kv_dtype, str) else kv_dtype
     if not number.kv_cache:
-        raise InputError(
-            f"kv_dtype: a KV cache is not kept in {number.id}; bf16, fp16, fp8 and q8_0 are such formats"
-        )
+        raise InputError(f"kv_dtype: a KV cache is not kept in {number.id}; bf16, fp16, fp8 and q8_0 are such formats")
     elements = 2 * model.layers * kv_heads_per_rank(model, tp) * model.head_dim
-    bits = elements * number.bits
-    return -(-bits.numerator // (8 * bits.denominator))
+    return ceil(elements * number.bits / 8)
 
 
 def cached_tokens(model: str | Model, context: int) -> int:

@@ -1,6 +1,6 @@
 """Memory of the weights."""
 
-from fractions import Fraction
+from math import ceil
 
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
@@ -32,7 +32,8 @@ def weights_bytes(parameters: int, format: str | Format = "bf16") -> int:  # noq
     """
     if type(parameters) is not int or parameters < 0:
         raise InputError(f"weights: 'parameters' is {parameters!r}; an integer of 0 or more is needed")
-    return _whole_bytes(parameters * (find_format(format) if isinstance(format, str) else format).bits)
+    number = find_format(format) if isinstance(format, str) else format
+    return ceil(parameters * number.bits / 8)
 
 
 def model_weights_bytes(
@@ -66,10 +67,6 @@ def model_weights_bytes(
         return {part: weights_bytes(count, number) for part, count in parts.items()}
     matrices = model.layers * sum(linear.rows * linear.columns for linear in model.layer_linears)
     rows = model.layers * sum(linear.rows for linear in model.layer_linears)
-    quantised = _whole_bytes(matrices * number.bits + rows * number.row_bits)
+    quantised = ceil((matrices * number.bits + rows * number.row_bits) / 8)
     rest = {part: weights_bytes(count, native) for part, count in parts.items() if part != "language"}
     return {"language": quantised + weights_bytes(parts["language"] - matrices, native), **rest}
-
-
-def _whole_bytes(bits: Fraction) -> int:
-    return -(-bits.numerator // (8 * bits.denominator))
