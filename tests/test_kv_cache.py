@@ -90,13 +90,13 @@ def test_the_split_shows_in_the_bytes() -> None:
             3,
             (
                 "tp: 3 GPUs cannot split 40 heads and 40 KV heads of llama-2-13b evenly; "
-                "possible are 1, 2, 4, 5, 8, 10, 20, 40"
+                "possible are 1, 2, 4, 5, 8, 10, 20 and 40"
             ),
         ),
         (
             "llava-1.6-34b",
             7,
-            ("tp: 7 GPUs cannot split 56 heads and 8 KV heads of llava-1.6-34b evenly; possible are 1, 2, 4, 8, 56"),
+            ("tp: 7 GPUs cannot split 56 heads and 8 KV heads of llava-1.6-34b evenly; possible are 1, 2, 4, 8 and 56"),
         ),
         ("llama-2-13b", 0, "tp: 0 was given; a positive integer is needed"),
         ("llama-2-13b", -2, "tp: -2 was given; a positive integer is needed"),

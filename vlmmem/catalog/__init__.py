@@ -54,9 +54,7 @@ def _load(path: Path, root: str, build: Callable[[Entry], N]) -> tuple[N, ...]:
         entry.done()
         for name in _names(item):
             if name in owner:
-                raise InputError(
-                    f"{entry.where}: the name {name!r} also means {owner[name]!r}; one meaning is needed"
-                )
+                raise InputError(f"{entry.where}: the name {name!r} also means {owner[name]!r}; one meaning is needed")
             owner[name] = item.id
         found.append(item)
     return tuple(found)
@@ -198,16 +196,19 @@ def runtimes() -> tuple[Runtime, ...]:
     return load_runtimes(_HERE / "runtime.json")
 
 
-def _find(name: object, items: Iterable[N], kind: str) -> N:
+@cache
+def _by_name(every: Callable[[], Iterable[N]]) -> dict[str, N]:
+    return {name: item for item in every() for name in _names(item)}
+
+
+def _find(name: object, every: Callable[[], Iterable[N]], kind: str) -> N:
     if not isinstance(name, str):
         raise InputError(f"{kind} {name!r}: a name is needed")
-    wanted = name.strip().lower()
-    known: list[str] = []
-    for item in items:
-        if wanted in _names(item):
-            return item
-        known.append(item.id)
-    raise InputError(f"{kind} {name!r} is not in the catalogue; known are {', '.join(known)}")
+    found: N | None = _by_name(every).get(name.strip().lower())
+    if found is None:
+        known = ", ".join(item.id for item in every())
+        raise InputError(f"{kind} {name!r} is not in the catalogue; known are {known}")
+    return found
 
 
 def find_model(name: str) -> Model:
@@ -219,7 +220,7 @@ def find_model(name: str) -> Model:
     Raises:
         InputError: no model has that name; the line lists those that there are.
     """
-    return _find(name, models(), "model")
+    return _find(name, models, "model")
 
 
 def find_gpu(name: str) -> Gpu:
@@ -231,7 +232,7 @@ def find_gpu(name: str) -> Gpu:
     Raises:
         InputError: no GPU has that name; the line lists those that there are.
     """
-    return _find(name, gpus(), "GPU")
+    return _find(name, gpus, "GPU")
 
 
 def find_format(name: str) -> Format:
@@ -243,7 +244,7 @@ def find_format(name: str) -> Format:
     Raises:
         InputError: no format has that name; the line lists those that there are.
     """
-    return _find(name, formats(), "format")
+    return _find(name, formats, "format")
 
 
 def find_runtime(name: str) -> Runtime:
@@ -252,4 +253,4 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         InputError: no allowance has that name; the line lists those that there are.
     """
-    return _find(name, runtimes(), "runtime")
+    return _find(name, runtimes, "runtime")
