@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-project
 GROUPS := book test lab build
 QUICK := not slow and not book and not browser
 
-.PHONY: book test check mutants oracle notebooks fix accept lab lock help clean install
+.PHONY: book test check mutants oracle notebooks fix accept speed lab lock help clean install
 
 book: $(INSTALLED) ## install everything, execute every notebook, build _build/html/index.html
 	rm -rf _build
@@ -47,6 +47,9 @@ notebooks: $(INSTALLED) ## execute every notebook and write its .ipynb
 
 accept: $(INSTALLED) ## accept a changed export: REASON='why the figures changed' becomes a line in CHANGELOG.md
 	$(PY) -m vlmmem.cite accept "$(REASON)"
+
+speed: $(INSTALLED) ## measure what these commands take, for the status page (book/speed.json)
+	$(PY) tools/speed.py
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -1,8 +1,10 @@
 """The directives: what they print comes from the ledger, the catalogue and the package, nothing from a keyboard."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from docutils import nodes
@@ -26,6 +28,10 @@ from vlmmem.workload import Workload
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+
+SPEED = "book/speed.json"
+"""Where ``make speed`` puts what it measured, below the root."""
 
 
 def badge(verdict: str) -> str:
@@ -381,8 +387,28 @@ class VersionsDirective(Generated):
         return self.table(("What", "Version"), [(escape(name), escape(value)) for name, value in rows])
 
 
+class SpeedDirective(Generated):
+    """How long the project's commands take: what ``make speed`` measured, with its machine."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row a command, then the ratios."""
+        path = Path(self.env.srcdir) / SPEED
+        self.env.note_dependency(str(path))
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.error(f"{SPEED}: cannot be read ({error}); 'make speed' writes it") from None
+        rows = [
+            *((f"<code>make {escape(name)}</code>", show(seconds, "s", 0)) for name, seconds in data["seconds"].items()),
+            *((f"<code>{escape(name)}</code>, in starts of a bare Python", show(ratio, "×", 1)) for name, ratio in data["ratios"].items()),
+        ]
+        where = f"Measured on {data['date']} on {data['cores']} cores with Python {data['python']}, everything installed."
+        return [self.raw(f"<p>{escape(where)}</p>"), *self.table(("Command", "Time"), rows)]
+
+
 def setup(app: "Sphinx") -> None:
     """Register the directives."""
+    app.add_directive("speed", SpeedDirective)
     app.add_directive("ledger", LedgerDirective)
     app.add_directive("errata", ErrataDirective)
     app.add_directive("figure-table", FigureTableDirective)
