@@ -4,9 +4,9 @@ A figure is data (`figures/<document>/*.json`); its formula, its convention and 
 validates everything and names file and entry in every complaint.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from vlmmem.errors import InputError
 from vlmmem.ledger.conventions import Convention, conventions, literal
 from vlmmem.ledger.formulas import FORMULAS, Arguments, Formula
+from vlmmem.ledger.strict import read_json
 from vlmmem.ledger.verdicts import ERRATA, VERDICTS, Evidence, Judgement, agrees, judge
 from vlmmem.units import Printed
 
@@ -38,8 +39,27 @@ __all__ = [
 FOLDER = Path(__file__).with_name("figures")
 KINDS = ("table-cell", "worked-example", "inline", "formula", "code-output", "recommendation", "fact")
 """Every kind of figure."""
-CAUSES = ("units", "copied shape", "copied value", "arithmetic", "wrong formula", "misread source", "misattribution", "own statement")
+CAUSES = (
+    "units",
+    "copied shape",
+    "copied value",
+    "arithmetic",
+    "wrong formula",
+    "misread source",
+    "misattribution",
+    "own statement",
+)
 """Why an erratum went wrong."""
+
+
+@contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Complaints of whatever is called here begin with the entry that they are about."""
+    try:
+        yield
+    except InputError as error:
+        line = str(error)
+        raise InputError(line if line.startswith(where) else f"{where}: {line}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +70,7 @@ class Document:
     title: str
     author: str | None
     date: str | None
-    accessed: str | None
+    address: str | None
     lines: int
     line_counting: str
 
@@ -117,6 +137,8 @@ class Figure:
         """The arguments, ready for a formula."""
 
         def printed(other: str) -> Printed:
+            if other == self.id:
+                raise InputError(f"{self.where}: its own printed value is an argument; it would prove itself")
             if other not in self.lookup:
                 raise InputError(f"{self.where}: argument {other!r} is not a figure of the ledger")
             return self.lookup[other].printed
@@ -128,9 +150,10 @@ class Figure:
         """The verdict that the rules give, whatever is declared."""
         formula = FORMULAS[self.formula_id] if self.formula_id else None
         convention = conventions()[self.convention_id].settings if self.convention_id else None
-        return judge(
-            self.documented, self.unit, formula, self.read(), literal(), convention, self.evidence, self.breaks
-        )
+        with _placed(self.where):
+            return judge(
+                self.documented, self.unit, formula, self.read(), literal(), convention, self.evidence, self.breaks
+            )
 
     @property
     def verdict(self) -> str:
@@ -164,7 +187,8 @@ class Figure:
         if self.correct_text is not None:
             return self.correct_text or None
         formula = FORMULAS[self.formula_id] if self.formula_id else None
-        return formula.right(self.read()) if formula and formula.right else None
+        with _placed(self.where):
+            return formula.right(self.read()) if formula and formula.right else None
 
     @cached_property
     def correct(self) -> str | None:
@@ -231,17 +255,20 @@ def _entry(
 ) -> Figure:
     if not isinstance(raw, dict):
         raise InputError(f"{file}: an entry is {type(raw).__name__}; an object is needed")
-    where = f"{file}: {raw.get('id', 'an entry without id')}"
+    where = f"{file}: {' '.join(str(raw.get('id', 'an entry without id')).split())}"
     entry: dict[str, Any] = {**shared, **raw}
-    entry["arguments"] = {**shared.get("arguments", {}), **raw.get("arguments", {})} if isinstance(
-        raw.get("arguments", {}), dict
-    ) else raw["arguments"]
+    for place in (shared, raw):
+        if not isinstance(place.get("arguments", {}), dict):
+            raise InputError(f"{where}: 'arguments' is {place['arguments']!r}; an object is needed")
+    entry["arguments"] = {**shared.get("arguments", {}), **raw.get("arguments", {})}
     for name, kinds in {**_FIELDS, **_OPTIONAL}.items():
         if name not in entry:
             if name in _FIELDS:
                 raise InputError(f"{where}: {name!r} is missing")
         elif not isinstance(entry[name], kinds) or isinstance(entry[name], bool):
-            raise InputError(f"{where}: {name!r} is {entry[name]!r}; {' or '.join(k.__name__ for k in kinds)} is needed")
+            raise InputError(
+                f"{where}: {name!r} is {entry[name]!r}; {' or '.join(k.__name__ for k in kinds)} is needed"
+            )
     unknown = sorted(set(entry) - set(_FIELDS) - set(_OPTIONAL))
     if unknown:
         raise InputError(f"{where}: {unknown[0]!r} is not a field of a figure")
@@ -261,15 +288,21 @@ def _entry(
     evidence = []
     for item in entry.get("evidence", []):
         if not isinstance(item, dict) or set(item) != {"source", "says"} or not isinstance(item["says"], str | bool):
-            raise InputError(f"{where}: evidence {item!r}; {{'source': address, 'says': text or true or false}} is needed")
+            raise InputError(
+                f"{where}: evidence {item!r}; {{'source': address, 'says': text or true or false}} is needed"
+            )
         evidence.append(Evidence(**item))
     if entry["verdict"] in ERRATA and not entry.get("cause"):
         raise InputError(f"{where}: an erratum needs a cause; one of {', '.join(CAUSES)}")
-    if not entry["note"]:
+    if not entry["note"].strip():
         raise InputError(f"{where}: the note is empty; say how the verdict was earned")
-    sources = tuple(dict.fromkeys([*entry["sources"], *(item.source for item in evidence)]))
-    if not all(isinstance(source, str) and source for source in sources):
+    for name in ("documented", "section"):
+        if not entry[name].strip():
+            raise InputError(f"{where}: {name!r} is empty; the document's own words are needed")
+    listed = [*entry["sources"], *(item.source for item in evidence)]
+    if not all(isinstance(source, str) and source.strip() for source in listed):
         raise InputError(f"{where}: sources must be addresses")
+    sources = tuple(dict.fromkeys(listed))
     if entry["verdict"] in ("sourced", "wrong") and not sources and not entry.get("formula"):
         raise InputError(f"{where}: {entry['verdict']!r} needs the source that was opened")
     return Figure(
@@ -299,22 +332,16 @@ def _entry(
     )
 
 
-def _json(path: Path) -> Any:
-    def refuse(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{twice!r} stands twice in one object")
-        return dict(pairs)
+class _Asked(dict[str, Any]):
+    """Arguments that remember which of them were asked for."""
 
-    def no_constant(text: str) -> float:
-        raise ValueError(f"{text} is not a number")
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments)
+        self.asked: set[str] = set()
 
-    try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=refuse, parse_constant=no_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: cannot be read as JSON ({error})") from None
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        return super().__getitem__(name)
 
 
 @dataclass(frozen=True)
@@ -350,13 +377,16 @@ class Ledger:
     def _check(self, item: Figure) -> list[str]:
         problems = []
         judged = item.judgement
+        _ = item.correct  # what cannot be computed is told here, not on the page
         if judged.verdict != item.declared:
             problems.append(
                 f"{item.where}: declared {item.declared!r}, judged {judged.verdict!r} ({judged.reason};"
                 f" printed {item.documented!r}, computed {item.computed})"
             )
         for other in filter(None, (item.breaks, item.pair)):
-            if other not in self.by_id:
+            if other == item.id:
+                problems.append(f"{item.where}: names itself as its pair; the other side is needed")
+            elif other not in self.by_id:
                 problems.append(f"{item.where}: names {other!r}, which is not in the ledger")
             elif item.id not in (self.by_id[other].breaks, self.by_id[other].pair):
                 problems.append(f"{item.where}: names {other!r}, whose entry does not name it back; add 'pair'")
@@ -364,26 +394,41 @@ class Ledger:
             problems += [
                 f"{item.where}: no convention is declared, yet {other.id!r} prints it"
                 for other in conventions().values()
-                if prints(item, other)
+                if prints(item, other) and not self._check_convention(item, other)
             ]
         if item.convention_id:
             problems += self._check_convention(item, conventions()[item.convention_id])
         if item.printed_unit_differs:
             problems.append(f"{item.where}: unit {item.unit!r} is not the unit printed in {item.documented!r}")
-        return problems
+        return problems + self._check_arguments(item)
+
+    def _check_arguments(self, item: Figure) -> list[str]:
+        """What is given and not read was meant for something: a misspelt argument leaves the default standing."""
+        given = _Asked(item.arguments)
+        if item.formula_id:
+            formula, arguments = FORMULAS[item.formula_id], replace(item.read(), values=given)
+            formula.compute(arguments, literal())
+            if formula.right:
+                formula.right(arguments)
+        return [
+            f"{item.where}: argument {name!r} is not one of {item.formula_id or 'a figure without formula'}"
+            for name in given
+            if name not in given.asked
+        ]
 
     def _check_convention(self, item: Figure, convention: Convention) -> list[str]:
-        """A convention is accepted if it prints two or more cells of the table, or a document itself uses it."""
-        if convention.used_at:
-            return []
+        """A convention must print the figure, and two cells of its table, or be used elsewhere in the document."""
+        if not prints(item, convention):
+            return [f"{item.where}: convention {convention.id!r} does not print it; drop it or name one that does"]
         cells = self.table(item.table) if item.table else (item,)
         printed = sum(prints(cell, convention) for cell in cells)
-        if printed >= 2:
+        here = (item.document, str(item.line))
+        places = [place.partition(":")[::2] for place in convention.used_at]
+        places += [(other.document, str(other.line)) for other in self.figures if other.convention_id == convention.id]
+        if printed >= 2 or any(place[0] == item.document and place != here for place in places):
             return []
-        return [
-            f"{item.where}: convention {convention.id!r} prints {printed} cell of the table and no document uses it"
-            " elsewhere; two cells are needed"
-        ]
+        told = f"convention {convention.id!r} prints {printed} cell of the table and {item.document} does not use it"
+        return [f"{item.where}: {told} elsewhere; two cells are needed"]
 
 
 def prints(item: Figure, convention: Convention) -> bool:
@@ -393,21 +438,53 @@ def prints(item: Figure, convention: Convention) -> bool:
     return agrees(item.documented, item.unit, FORMULAS[item.formula_id].compute(item.read(), convention.settings))
 
 
+def _documents(path: Path) -> dict[str, Document]:
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path.name}: an object of documents by name is needed")
+    known = {}
+    for name, fields in data.items():
+        where = f"{path.name}: {name}"
+        try:
+            document = Document(id=name, **fields)
+        except TypeError as error:
+            raise InputError(f"{where}: {error}") from None
+        if type(document.lines) is not int or document.lines < 1:
+            raise InputError(f"{where}: 'lines' is {document.lines!r}; a positive whole number is needed")
+        for field_name in ("title", "line_counting"):
+            text = getattr(document, field_name)
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: {field_name!r} is {text!r}; text is needed")
+        for field_name in ("author", "date", "address"):
+            text = getattr(document, field_name)
+            if text is not None and not isinstance(text, str):
+                raise InputError(f"{where}: {field_name!r} is {text!r}; text or null is needed")
+        known[name] = document
+    return known
+
+
 def read(folder: Path = FOLDER, documents_file: Path | None = None) -> Ledger:
     """Read and validate the figures below ``folder``. Raises InputError that names file and entry."""
-    raw_documents = _json(documents_file or Path(__file__).with_name("documents.json"))
-    known = {}
-    for name, fields in raw_documents.items():
-        try:
-            known[name] = Document(id=name, **fields)
-        except TypeError as error:
-            raise InputError(f"documents.json: {name}: {error}") from None
+    known = _documents(documents_file or Path(__file__).with_name("documents.json"))
+    for convention in conventions().values():
+        for place in convention.used_at:
+            name, _, line = place.partition(":")
+            if name not in known or not line.isdecimal() or not 1 <= int(line) <= known[name].lines:
+                raise InputError(
+                    f"conventions.json: {convention.id}: used_at {place!r} is no line of a document; one such as"
+                    " 'footprint:71' is needed"
+                )
     by_id: dict[str, Figure] = {}
-    for path in sorted(folder.glob("*/*.json")):
+    paths = sorted(folder.glob("*/*.json"))
+    if not paths:
+        raise InputError(
+            f"{folder.name}: no figures; files such as {next(iter(known), 'document')}/NAME.json are needed"
+        )
+    for path in paths:
         file = f"{path.parent.name}/{path.name}"
         if path.parent.name not in known:
             raise InputError(f"{file}: {path.parent.name!r} is not a document; one of {', '.join(known)}")
-        data = _json(path)
+        data = read_json(path)
         if not isinstance(data, dict) or set(data) - {"shared", "figures"} or not isinstance(data.get("figures"), list):
             raise InputError(f"{file}: an object with 'figures' (a list) and perhaps 'shared' is needed")
         shared = data.get("shared", {})

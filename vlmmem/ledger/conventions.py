@@ -4,7 +4,6 @@ A convention changes some settings of the literal reading. The list is closed: w
 can be hit by chance, so a new one needs a reason, and a figure may rest on one only under the rule in `verdicts`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.errors import InputError
+from vlmmem.ledger.strict import read_json
 
 PATH = Path(__file__).with_name("conventions.json")
 
@@ -52,6 +52,7 @@ class Convention:
     changes: tuple[str, ...]
 
 
+_FIELDS: Mapping[str, type] = {"id": str, "title": str, "reason": str, "used_at": list, "settings": dict}
 _CHOICES: Mapping[str, tuple[object, ...]] = {"parameters": (None, "nominal", "exact"), "heads": ("all", "kv")}
 
 
@@ -66,7 +67,8 @@ def _settings(values: Mapping[str, Any], where: str) -> Settings:
     for name, value in values.items():
         if name in _CHOICES:
             if value not in _CHOICES[name]:
-                raise InputError(f"{where}: {name} is {value!r}; one of {_CHOICES[name]} is needed")
+                choices = ", ".join("null" if choice is None else str(choice) for choice in _CHOICES[name])
+                raise InputError(f"{where}: {name} is {value!r}; one of {choices} is needed")
         elif value is None and name in ("token_step", "request_decimals"):
             continue
         elif isinstance(value, bool) or not isinstance(value, int) or value < (name != "request_decimals"):
@@ -76,30 +78,35 @@ def _settings(values: Mapping[str, Any], where: str) -> Settings:
 
 def read(path: Path = PATH) -> tuple[Settings, dict[str, Convention]]:
     """The literal reading and every convention by id, validated. Raises InputError that names file and entry."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name}: cannot be read as JSON ({error})") from None
+    data = read_json(path)
     if not isinstance(data, dict) or set(data) != {"literal", "conventions"}:
         raise InputError(f"{path.name}: an object with 'literal' and 'conventions' is needed")
-    literal = data["literal"]
+    if not isinstance(data["literal"], dict) or not isinstance(data["conventions"], list):
+        raise InputError(f"{path.name}: 'literal' must be an object and 'conventions' a list")
+    literal = _settings(data["literal"], f"{path.name}: literal")
     known: dict[str, Convention] = {}
     for number, entry in enumerate(data["conventions"]):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path.name}: convention {number} is {entry!r}; an object is needed")
         where = f"{path.name}: convention {entry.get('id', number)!r}"
-        for name, kind in (("id", str), ("title", str), ("reason", str), ("used_at", list), ("settings", dict)):
-            if not isinstance(entry.get(name), kind) or (kind is str and not entry[name]):
+        for name, kind in _FIELDS.items():
+            if not isinstance(entry.get(name), kind) or (kind is str and not entry[name].strip()):
                 raise InputError(f"{where}: {name!r} is missing or not of type {kind.__name__}")
+        unknown = sorted(set(entry) - set(_FIELDS))
+        if unknown:
+            raise InputError(f"{where}: {unknown[0]!r} is not a field of a convention")
+        if not all(isinstance(place, str) for place in entry["used_at"]):
+            raise InputError(f"{where}: used_at is {entry['used_at']!r}; places such as 'footprint:71' are needed")
         if entry["id"] in known:
             raise InputError(f"{where}: stands twice; ids are unique")
+        settings = _settings({**data["literal"], **entry["settings"]}, where)
+        twin = next((item.id for item in known.values() if item.settings == settings), None)
+        if settings == literal or twin:
+            raise InputError(f"{where}: reads as {twin or 'the literal reading'} does; a reading of its own is needed")
         known[entry["id"]] = Convention(
-            entry["id"],
-            entry["title"],
-            entry["reason"],
-            tuple(entry["used_at"]),
-            _settings({**literal, **entry["settings"]}, where),
-            tuple(entry["settings"]),
+            entry["id"], entry["title"], entry["reason"], tuple(entry["used_at"]), settings, tuple(entry["settings"])
         )
-    return _settings(literal, f"{path.name}: literal"), known
+    return literal, known
 
 
 @cache

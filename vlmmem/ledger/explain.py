@@ -16,12 +16,14 @@ from vlmmem.errors import InputError
 from vlmmem.ledger import Figure, load
 from vlmmem.ledger.conventions import Convention, Settings, conventions, literal
 from vlmmem.ledger.formulas import FORMULAS, Arguments
-from vlmmem.units import Printed
+from vlmmem.units import BYTES, Printed
 
 CONTEXTS: tuple[int | str, ...] = ("4k", "8k", "32k", "128k", 4096, 8192)
 """Contexts that the documents plan with; "4k" is subject to the reading of k, 4096 is not."""
 BATCHES = (1, 4, 8, 10, 16, 32)
 """Batches that the documents plan with."""
+MOST = 10**12
+"""The largest context, and the largest batch, that can be asked for."""
 SHARES = ("0.05", "0.1", "0.2")
 """Overheads that the documents add: the two ends of 5-10 %, and the 1.2 of their function."""
 LITERAL = "literal"
@@ -63,8 +65,8 @@ class Hit:
 class Explanation:
     """The answer: hits, likeliest first, and the chance that a value of that precision is hit by luck.
 
-    ``chance`` is the share of the values printable at that precision, between half and twice the published one, that the
-    search can print. ``table`` is the documented table that holds the value, ``figures`` the entries that print it.
+    ``chance`` is the share of the values printable at that precision, between half and twice the published one,
+    that the search can print. ``table`` is the documented table that holds the value, ``figures`` the entries that print it.
     """
 
     value: str
@@ -86,10 +88,16 @@ class Explanation:
         }
 
 
-def _cases(printed: Printed, model: str | None, context: int | None, batch: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cases(
+    printed: Printed, model: str | None, context: int | None, batch: int | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every rule with every set of arguments that could be meant."""
     models = [catalog.find_model(model).id] if model else [item.id for item in catalog.models()]
-    contexts = CONTEXTS if context is None else tuple({context: 0, **({f"{context // 1024}k": 0} if context % 1024 == 0 else {})})
+    contexts = (
+        CONTEXTS
+        if context is None
+        else tuple({context: 0, **({f"{context // 1024}k": 0} if context % 1024 == 0 else {})})
+    )
     batches = BATCHES if batch is None else (batch,)
     for name in models:
         if printed.unit.upper() in ("KB", "KIB"):
@@ -112,23 +120,25 @@ def _same_case(item: Figure, formula: str, arguments: dict[str, Any]) -> bool:
     )
 
 
-def explain(
-    value: str, model: str | None = None, context: int | None = None, batch: int | None = None
-) -> Explanation:
+def explain(value: str, model: str | None = None, context: int | None = None, batch: int | None = None) -> Explanation:
     """Search the conventions for those that print ``value`` (such as "99.0GB").
 
-    Arguments:
+    Args:
         value: as published; its decimals are its precision. Units: GB (any base) or KB a token.
-        model, context (tokens), batch: what is known of the case; what is not is searched over what the documents use.
+        model: a catalogue name, where it is known; otherwise all are searched.
+        context: tokens of one request, where they are known; otherwise those that the documents plan with.
+        batch: requests, where they are known; otherwise those that the documents plan with.
 
     Raises InputError for a value without number and unit, or a model that the catalogue does not know.
     """
     printed = Printed.parse(value)
     if printed.unit.upper() not in ("GB", "GIB", "KB", "KIB"):
         raise InputError(f"{value!r}: a value with its unit is needed, such as 99.0GB or 800KB")
-    for name, number in (("--context", context), ("--batch", batch)):
-        if number is not None and number < 1:
-            raise InputError(f"{name} is {number}; a positive whole number is needed")
+    if printed.low != printed.high or not printed.low:
+        raise InputError(f"{value!r}: one value above zero is needed, such as 99.0GB")
+    for name, count in (("--context", context), ("--batch", batch)):
+        if count is not None and not 1 <= count <= MOST:
+            raise InputError(f"{name} is {count}; a whole number from 1 to {MOST:,} is needed")
     book = load()
     quoted = tuple(
         item
@@ -139,8 +149,12 @@ def explain(
         and item.printed.low == printed.low == item.printed.high
     )
     readings: dict[str, tuple[Settings, Convention | None]] = {
-        LITERAL: (literal(), None),
-        **{name: (item.settings, item) for name, item in conventions().items()},
+        name: (settings, item)
+        for name, settings, item in (
+            (LITERAL, literal(), None),
+            *((name, item.settings, item) for name, item in conventions().items()),
+        )
+        if _means(printed.unit, settings)
     }
     hits: list[Hit] = []
     seen: set[int] = set()
@@ -150,7 +164,9 @@ def explain(
         given = Arguments(f"explain {value}", arguments, lambda name: book.by_id[name].printed)
         home = next((item for item in quoted if _same_case(item, formula, arguments)), None)
         for name, (settings, convention) in readings.items():
-            (number, _) = FORMULAS[formula].compute(given, settings).range or (Fraction(0), None)
+            ends = FORMULAS[formula].compute(given, settings).range
+            assert ends is not None  # the rules that are searched all give a number
+            number = ends[0]
             searched += 1
             if printed.low <= 2 * number and number <= 2 * printed.low:
                 seen.add(number // step)
@@ -165,7 +181,14 @@ def explain(
                 of = len(book.figures)
             hits.append(Hit(name, formula, arguments, number, cells, of))
     known = {id(hit) for hit in hits if any(_same_case(item, hit.formula, hit.arguments) for item in quoted)}
-    hits.sort(key=lambda hit: (id(hit) not in known, -Fraction(hit.cells, max(hit.of, 1)), _distance(hit, readings), str(hit.arguments)))
+    hits.sort(
+        key=lambda hit: (
+            id(hit) not in known,
+            -Fraction(hit.cells, max(hit.of, 1)),
+            _distance(hit, readings),
+            str(hit.arguments),
+        )
+    )
     window = Fraction(3, 2) * printed.low / step
     return Explanation(
         value,
@@ -175,6 +198,13 @@ def explain(
         next((item.table for item in quoted if item.table), None),
         tuple(item.id for item in quoted),
     )
+
+
+def _means(unit: str, settings: Settings) -> bool:
+    """Whether a reading keeps the base of a unit that names it; GB and KB may stand for either."""
+    if unit.upper() == "GIB":
+        return settings.weights_gb == settings.kv_gb == BYTES["GiB"]
+    return unit.upper() != "KIB" or settings.kb == BYTES["KiB"]
 
 
 def _reads(cell: Figure, settings: Settings) -> bool:

@@ -5,9 +5,13 @@ from the package's own terms (`right`). Arguments are data (`figures/`): numbers
 figures, whose printed value is then taken, so that no printed number stands twice.
 """
 
+# ruff: noqa: ARG001 (every rule takes a reading, whether it needs one or not)
+
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from vlmmem import catalog, documented
@@ -22,6 +26,7 @@ HALF = 2
 """Bytes of a 16-bit element, the only width in which the documents count a KV cache."""
 BINARY_K = 1024
 """Tokens in "4k" where a right value is computed: contexts are powers of two."""
+_DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +49,20 @@ class Arguments:
     def _number(self, value: object, name: str) -> Fraction:
         if isinstance(value, str) and ":" in value:
             return self.printed(value).low
-        try:
-            if isinstance(value, bool) or not isinstance(value, int | str):
-                raise ValueError
+        if type(value) is int or (isinstance(value, str) and _DECIMAL.fullmatch(value)):
             return Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            raise InputError(
-                f"{self.where}: argument {name!r} is {value!r}; a whole number, a decimal in quotes or a figure's id"
-                " is needed"
-            ) from None
+        raise InputError(
+            f"{self.where}: argument {name!r} is {value!r}; a whole number, a decimal in quotes or a figure's id"
+            " is needed"
+        )
 
     def number(self, name: str, default: int | None = None) -> Fraction:
         """A number: an int, a decimal in quotes ("0.1"), or the id of a figure, whose printed value is taken."""
-        return Fraction(default) if default is not None and name not in self.values else self._number(self._get(name), name)
+        return (
+            Fraction(default)
+            if default is not None and name not in self.values
+            else self._number(self._get(name), name)
+        )
 
     def numbers(self, name: str) -> tuple[Fraction, ...]:
         """A list of such numbers."""
@@ -90,7 +96,7 @@ class Arguments:
     def tokens(self, k: int) -> int:
         """The context: "8k" is 8 times ``k``, a count written out is itself."""
         value = self._get("context")
-        if isinstance(value, str) and value.endswith("k") and value[:-1].isdigit():
+        if isinstance(value, str) and value.endswith("k") and re.fullmatch("[0-9]{1,9}", value[:-1]):
             return int(value[:-1]) * k
         return self.whole("context")
 
@@ -157,18 +163,27 @@ def _token_bytes(model: Model, heads: str, tensors: int = 2) -> int:
 
 
 def _kv_per_token(arguments: Arguments, settings: Settings) -> Outcome:
-    size = _token_bytes(arguments.model(), settings.heads, arguments.whole("tensors", 2))
+    tensors = arguments.whole("tensors", 2)
+    if tensors not in (1, 2):
+        raise InputError(f"{arguments.where}: argument 'tensors' is {tensors}; 1 (keys or values) or 2 is needed")
+    size = _token_bytes(arguments.model(), settings.heads, tensors)
     return Outcome(Fraction(size, settings.kb))
 
 
-def _kv_cache_gb(arguments: Arguments, settings: Settings) -> Fraction:
-    token = Fraction(_token_bytes(arguments.model(), settings.heads))
+@lru_cache(maxsize=4096)
+def _request_gb(token_bytes: int, tokens: int, settings: Settings) -> Fraction:
+    token = Fraction(token_bytes)
     if settings.token_step is not None:
         token = _round_to(token, Fraction(settings.token_step))
-    request = token * arguments.tokens(settings.k) / settings.kv_gb
+    request = token * tokens / settings.kv_gb
     if settings.request_decimals is not None:
         request = _round_to(request, Fraction(1, 10**settings.request_decimals))
-    return request * arguments.whole("batch", 1)
+    return request
+
+
+def _kv_cache_gb(arguments: Arguments, settings: Settings) -> Fraction:
+    token_bytes = _token_bytes(arguments.model(), settings.heads)
+    return _request_gb(token_bytes, arguments.tokens(settings.k), settings) * arguments.whole("batch", 1)
 
 
 def _kv_cache(arguments: Arguments, settings: Settings) -> Outcome:
@@ -214,6 +229,8 @@ def _compare(arguments: Arguments, settings: Settings) -> Outcome:
 
 
 def _ratio(arguments: Arguments, settings: Settings) -> Outcome:
+    if not arguments.number("to"):
+        raise InputError(f"{arguments.where}: argument 'to' is 0; a number to divide by is needed")
     ratio = arguments.number("of") / arguments.number("to")
     claimed = arguments.number("claimed")
     return Outcome(ratio, holds=abs(ratio - claimed) <= claimed / 100)
@@ -337,7 +354,8 @@ def _right_billions(arguments: Arguments) -> str:
 
 def _right_kv_code(arguments: Arguments) -> str:
     size = exact(_kv_code_gib(arguments)) * 2**30
-    return f"{show_both(size, 2)}: KV cache of Llama-3.1-70B, {arguments.whole('seq_len'):,} tokens × {_requests(arguments.whole('batch_size'))}, 16-bit"
+    tokens, requests = arguments.whole("seq_len"), _requests(arguments.whole("batch_size"))
+    return f"{show_both(size, 2)}: KV cache of Llama-3.1-70B, {tokens:,} tokens × {requests}, 16-bit"
 
 
 _FORMULAS = (
@@ -350,16 +368,38 @@ _FORMULAS = (
     Formula("sum", "sum of the terms printed", "footprint:108", "code", _sum),
     Formula("product", "product of the factors printed", "footprint:36", "code", _product),
     Formula("gpus-needed", "⌈M / GPU memory⌉", "footprint:115", "code", _gpus_needed),
-    Formula("comparison", "printed values against a GPU's memory or another printed value", "footprint:166", "code", _compare),
+    Formula(
+        "comparison",
+        "printed values against a GPU's memory or another printed value",
+        "footprint:166",
+        "code",
+        _compare,
+    ),
     Formula("ratio", "printed value / printed value", "footprint:152", "code", _ratio),
     Formula("estimate_memory_gb", "(W + KV) × 1.2, KV in GiB", "footprint:407", "code", _estimate_code),
-    Formula("estimate-comparison", "estimate_memory_gb against a GPU's memory", "footprint:457", "code", _estimate_compare),
+    Formula(
+        "estimate-comparison", "estimate_memory_gb against a GPU's memory", "footprint:457", "code", _estimate_compare
+    ),
     Formula("calc_activation_memory_gb", "2 × H × T × B × b × L / 1,024³", "inference:117", "code", _activation_code),
     Formula("calc_model_memory_gb", "P × b / 1,024³", "inference:46", "code", _weights_code, _right_weights),
-    Formula("calc_kv_cache_memory_gb", "2 × n_kv × d × T × B × L × b / 1,024³", "inference:78", "code", _kv_code, _right_kv_code),
+    Formula(
+        "calc_kv_cache_memory_gb",
+        "2 × n_kv × d × T × B × L × b / 1,024³",
+        "inference:78",
+        "code",
+        _kv_code,
+        _right_kv_code,
+    ),
     Formula("table-total", "calc_model_memory_gb + calc_kv_cache_memory_gb", "inference:98", "code", _total_code),
     Formula("model-field", "a field of the published config", "the catalogue's sources", "fact", _field),
-    Formula("parameter-count", "P, counted from the shapes, in billions", "the catalogue's sources", "fact", _billions, _right_billions),
+    Formula(
+        "parameter-count",
+        "P, counted from the shapes, in billions",
+        "the catalogue's sources",
+        "fact",
+        _billions,
+        _right_billions,
+    ),
     Formula("bytes-per-parameter", "bits of the number format / 8", "the catalogue's sources", "fact", _width),
 )
 
