@@ -66,7 +66,8 @@ class Explanation:
     """The answer: hits, likeliest first, and the chance that a value of that precision is hit by luck.
 
     ``chance`` is the share of the values printable at that precision, between half and twice the published one,
-    that the search can print. ``table`` is the documented table that holds the value, ``figures`` the entries that print it.
+    that the search can print. ``table`` is the documented table that holds the value, ``figures`` the entries that
+    print it.
     """
 
     value: str
