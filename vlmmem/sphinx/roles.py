@@ -109,8 +109,29 @@ class VerdictRole(SphinxRole):
         return [nodes.inline(self.text, self.text, classes=["vlmmem-verdict", f"verdict-{self.text}"])], []
 
 
+class PublishedRole(SphinxRole):
+    """A link to a file that the build writes beside the pages."""
+
+    def run(self) -> tuple[list[Node], list[system_message]]:
+        """The link, relative to the page; a warning where the build writes no such file."""
+        from vlmmem.sphinx.site import PUBLISHED
+
+        if self.text not in PUBLISHED:
+            logger.warning(
+                "file %r is not published; one of %s",
+                self.text,
+                ", ".join(PUBLISHED),
+                location=self.get_location(),
+                type="vlmmem",
+                subtype="value",
+            )
+        address = "../" * self.env.docname.count("/") + self.text
+        return [nodes.reference(self.text, self.text, internal=True, refuri=address)], []
+
+
 def setup(app: "Sphinx") -> None:
     """Register the roles."""
+    app.add_role("published", PublishedRole())
     app.add_role("fig", FigRole())
     app.add_role("calc", CalcRole())
     app.add_role("verdict", VerdictRole())

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MATHJAX = ("sphinx-mathjax-offline", "sphinx-mathjax-offline/static/mathjax/tex-svg.js")
 """The wheel that carries MathJax 3.2.2, and the file in it: one script, fonts inside."""
 
+PUBLISHED = ("figures.json",)
+"""Files that the build writes at the root of the site."""
+
 _BUNDLE = """
 import sys, vl_convert
 script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", sys.argv[1])
@@ -97,7 +100,7 @@ def finish(app: "Sphinx", exception: Exception | None) -> None:
     from vlmmem.ledger import load
 
     figures = [item.json() for item in load().figures]
-    (out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / PUBLISHED[0]).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def outdated(
