@@ -88,17 +88,13 @@ def overhead_rule_bytes(weights: int, kv_cache: int, fraction: float | Fraction 
     try:
         share = Fraction(str(fraction))
     except (ValueError, ZeroDivisionError):
-        share = Fraction(-1)
-    if not 0 <= share <= 1:
-        raise InputError(
-            f"fraction: {fraction!r} was given; a number between 0 and 1 is needed, 0.1 for 10 %"
-        )
+        share = None
+    if share is None or not 0 <= share <= 1:
+        raise InputError(f"fraction: {fraction!r} was given; a number between 0 and 1 is needed, 0.1 for 10 %")
     return round(share * (weights + kv_cache))
 
 
-def per_layer_rule_bytes(
-    hidden_size: int, context: int, batch: int, layers: int, bytes_per_element: int = 2
-) -> int:
+def per_layer_rule_bytes(hidden_size: int, context: int, batch: int, layers: int, bytes_per_element: int = 2) -> int:
     """Bytes of activations by the per-layer rule: 2 x hidden_size x context x batch x bytes x layers.
 
     The rule counts two activations for every layer at once. Inference keeps none of an earlier layer: see
@@ -159,9 +155,7 @@ def forward_peak_bytes(
     >>> 2 * tokens * (3 * intermediate + 4 * hidden) + 8192 * (4 * head_dim + 8)
     10154475520
     """
-    return max(
-        forward_moments(model, context, batch, dtype=dtype, attention=attention, logits=logits).values()
-    )
+    return max(forward_moments(model, context, batch, dtype=dtype, attention=attention, logits=logits).values())
 
 
 def forward_moments(
@@ -229,9 +223,7 @@ def decode_moments(
     model = find_model(model) if isinstance(model, str) else model
     _check(model, context, batch, dtype, attention)
     if context < 2:
-        raise InputError(
-            f"context: {context} was given; a decode step needs 2 tokens or more, one of them its own"
-        )
+        raise InputError(f"context: {context} was given; a decode step needs 2 tokens or more, one of them its own")
     if _has_mask(model, context):
         raise InputError(
             f"context: a decode step of {model.id} was checked for contexts shorter than its sliding window "
@@ -326,9 +318,7 @@ def _gated(step: _Pass) -> tuple[int, int, int, int]:
         # With a mask the kernel gets repeated KV heads (a single one repeats as a view) and a mask of 16 bits
         # for every sequence; it returns a float32 sum a head and token.
         repeated = 2 * queries if 1 < step.model.kv_heads < step.model.heads else 0
-        kernel = (
-            into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * step.model.heads
-        )
+        kernel = into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * step.model.heads
         attention = max(attention, kernel)
     # Layer input, sum after attention; in float32 the sum and its scaled copy, mean square and its root.
     normalisation = 2 * hidden + 2 * _FLOAT32 * step.n * (step.model.hidden_size + 1)

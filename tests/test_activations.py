@@ -1,0 +1,262 @@
+"""Activations: every moment of each pass that the oracle ran, to the byte; the rules; the domain's edges."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmmem.catalog import find_model, models
+from vlmmem.errors import InputError
+from vlmmem.memory import (
+    decode_moments,
+    decode_peak_bytes,
+    forward_moments,
+    forward_peak_bytes,
+    kv_cache_bytes,
+    overhead_rule_bytes,
+    per_layer_rule_bytes,
+)
+from vlmmem.model import Model
+
+CASES: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "oracle" / "forward.json").read_text(encoding="utf-8")
+)["cases"]
+
+
+def shaped(case: dict[str, Any]) -> Model:
+    """The model that the oracle built."""
+    return replace(find_model(case["model"]), **case["shapes"])
+
+
+def moments_of(case: dict[str, Any]) -> dict[str, int]:
+    """The closed forms for the case."""
+    model, context, batch, dtype = shaped(case), case["context"], case["batch"], case["dtype"]
+    if case["step"] == "decode":
+        return decode_moments(model, context, batch, dtype=dtype)
+    return forward_moments(model, context, batch, dtype=dtype, logits=case["logits"])
+
+
+def peak_of(case: dict[str, Any]) -> int:
+    """The peak for the case."""
+    model, context, batch, dtype = shaped(case), case["context"], case["batch"], case["dtype"]
+    if case["step"] == "decode":
+        return decode_peak_bytes(model, context, batch, dtype=dtype)
+    return forward_peak_bytes(model, context, batch, dtype=dtype, logits=case["logits"])
+
+
+@pytest.mark.parametrize("model", sorted({case["model"] for case in CASES}))
+def test_every_moment_agrees_with_the_oracle(model: str) -> None:
+    for case in CASES:
+        if case["model"] == model:
+            cache = kv_cache_bytes(shaped(case), case["context"], case["batch"])
+            assert {name: size + cache for name, size in moments_of(case).items()} == case["moments"], case
+            assert peak_of(case) + cache == case["peak_bytes"], case
+
+
+def test_the_cache_that_the_oracle_held() -> None:
+    # transformers cuts a sliding layer's cache after the pass; until then it holds every token.
+    for case in CASES:
+        whole = replace(shaped(case), sliding_window=None)
+        assert case["kv_bytes"] == kv_cache_bytes(whole, case["context"], case["batch"]), case
+
+
+def test_every_model_of_the_catalogue_was_run() -> None:
+    for step, logits in (("prefill", "last"), ("prefill", "all"), ("decode", "last")):
+        ran = {case["model"] for case in CASES if (case["step"], case["logits"]) == (step, logits)}
+        assert ran == {model.id for model in models()}
+
+
+def test_each_moment_is_the_peak_somewhere() -> None:
+    peaks = {(case["step"], max(case["moments"], key=case["moments"].__getitem__)) for case in CASES}
+    names = ("attention", "normalisation", "mlp", "logits")
+    assert peaks == {(step, name) for step in ("prefill", "decode") for name in names}
+
+
+def test_layers_change_nothing_but_the_cache() -> None:
+    every_layer = [case for case in CASES if "layers" not in case["shapes"]]
+    assert len(every_layer) >= 4
+    for case in every_layer:
+        few = {**case, "shapes": {"layers": 2}}
+        assert peak_of(few) == peak_of(case)
+
+
+def test_the_published_example() -> None:
+    # 77,263,339,520 B over the weights, of which 67,108,864,000 B are KV cache.
+    size = forward_peak_bytes("llama-2-13b", 8192, 10)
+    assert size == 2 * 81_920 * (3 * 13_824 + 4 * 5_120) + 8192 * (4 * 128 + 8)
+    assert size + kv_cache_bytes("llama-2-13b", 8192, 10) == 77_263_339_520
+
+
+def test_a_name_means_its_model() -> None:
+    model = find_model("llama-3.1-8b")
+    assert forward_moments("llama-3.1-8b", 16) == forward_moments(model, 16, 1, attention="sdpa")
+    assert decode_moments("llama-3.1-8b", 16) == decode_moments(model, 16, 1, attention="sdpa")
+    assert forward_peak_bytes("llama-3.1-8b", 16) == max(forward_moments(model, 16).values())
+    assert decode_peak_bytes("llama-3.1-8b", 16) == max(decode_moments(model, 16).values())
+
+
+def test_a_sliding_window_one_token_longer_than_the_pass_needs_no_mask() -> None:
+    model = find_model("mistral-7b")
+    full = replace(model, sliding_window=None)
+    assert forward_moments(model, 4095) == forward_moments(full, 4095)
+    # At the window's length a mask of context^2 bytes stands; the window keeps every token still.
+    assert forward_moments(model, 4096)["mlp"] - forward_moments(full, 4096)["mlp"] == 4096**2
+    # One token more is held during the pass than the cache keeps: 2 x layers x KV heads x head width x 2 bytes.
+    longer = forward_moments(model, 4097)["logits"] - forward_moments(full, 4097)["logits"]
+    assert longer == 2 * 32 * 8 * 128 * 2
+
+
+GATED = find_model("llama-2-7b")
+OUTSIDE: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: forward_peak_bytes(GATED, 16, dtype="fp32"),
+        "dtype: 'fp32' was given; bf16 and fp16 are covered",
+    ),
+    (
+        lambda: decode_peak_bytes(GATED, 16, dtype="int8"),
+        "dtype: 'int8' was given; bf16 and fp16 are covered",
+    ),
+    (
+        lambda: forward_peak_bytes(GATED, 16, attention="eager"),
+        "attention: 'eager' was given; sdpa is covered",
+    ),
+    (
+        lambda: decode_peak_bytes(GATED, 16, attention="flash"),
+        "attention: 'flash' was given; sdpa is covered",
+    ),
+    (
+        lambda: forward_peak_bytes(GATED, 16, logits="none"),
+        "logits: 'none' was given; last and all are covered",
+    ),
+    (lambda: forward_peak_bytes(GATED, 0), "context: 0 was given; a positive integer is needed"),
+    (lambda: forward_peak_bytes(GATED, -1), "context: -1 was given; a positive integer is needed"),
+    (lambda: forward_peak_bytes(GATED, 1.5), "context: 1.5 was given; a positive integer is needed"),  # type: ignore[arg-type]
+    (lambda: forward_peak_bytes(GATED, True), "context: True was given; a positive integer is needed"),
+    (lambda: forward_peak_bytes(GATED, 1, 0), "batch: 0 was given; a positive integer is needed"),
+    (lambda: decode_peak_bytes(GATED, 2, -3), "batch: -3 was given; a positive integer is needed"),
+    (lambda: decode_peak_bytes(GATED, 1), "context: 1 was given; a decode step needs 2 tokens or more"),
+    (
+        lambda: decode_peak_bytes("mistral-7b", 4096),
+        "context: a decode step of mistral-7b was checked for contexts shorter than its sliding window of 4096",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(GATED, activation="gelu"), 16),
+        "llama-2-7b: activation 'gelu' was not checked; 'silu' is covered for 'llama'",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(find_model("opt-30b"), activation="gelu_new"), 16),
+        "opt-30b: activation 'gelu_new' was not checked; 'relu' is covered for 'opt'",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(GATED, layers=1), 16),
+        "llama-2-7b: 1 layer was not checked; 2 or more are covered",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(find_model("qwen2-72b"), head_dim=64), 16),
+        "qwen2-72b: 64 heads x 64 were not checked; heads that make up the hidden size of 8192 are covered",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(find_model("opt-30b"), kv_heads=7), 16),
+        "opt-30b: 7 KV heads for 56 heads were not checked; as many KV heads as heads are covered for 'opt'",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(GATED, kv_heads=8, head_dim=257), 16),
+        "llama-2-7b: shared KV heads of 257 dimensions were not checked; up to 256 are covered",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(find_model("phi-2"), heads=80, kv_heads=80, head_dim=32 - 1), 16),
+        "phi-2: 80 heads x 31 were not checked",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(find_model("phi-2"), hidden_size=62, heads=2, kv_heads=2, head_dim=31), 16),
+        "phi-2: heads of 31 dimensions were not checked; 32 or more are covered for 'phi'",
+    ),
+    (
+        lambda: forward_peak_bytes("opt-30b", 2049),
+        "context: 2049 tokens were given; opt-30b has learned positions for 2048, and no pass runs beyond them",
+    ),
+    (
+        lambda: decode_peak_bytes("gpt-3-175b", 2049),
+        "context: 2049 tokens were given; gpt-3-175b has learned positions for 2048, and no pass runs beyond them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "line"), OUTSIDE, ids=[line for _, line in OUTSIDE])
+def test_outside_the_checked_domain(call: Callable[[], object], line: str) -> None:
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmmem.memory.activations._FAMILIES", {"opt": None, "gpt2": None})
+    with pytest.raises(InputError, match=r"^llama-2-7b: architecture 'llama' was not checked; covered are gpt2, opt$"):
+        forward_peak_bytes(GATED, 16)
+
+
+def test_the_edges_that_are_covered() -> None:
+    wide = replace(GATED, kv_heads=8, head_dim=256)
+    assert forward_peak_bytes(wide, 16) > 0
+    # Heads of more than 256 dimensions are kept from sharing only.
+    assert forward_peak_bytes(replace(GATED, head_dim=257), 16) > 0
+    assert forward_peak_bytes(replace(GATED, layers=2), 1) > 0
+    assert forward_peak_bytes(replace(find_model("phi-2"), heads=80, kv_heads=80, head_dim=32), 16) > 0
+    assert forward_peak_bytes("opt-30b", 2048) > 0
+    assert decode_peak_bytes("mistral-7b", 4095) > 0
+    # Rotary positions have no table that ends.
+    assert forward_peak_bytes("llama-2-7b", 8192) > forward_peak_bytes("llama-2-7b", 4096)
+
+
+def test_the_overhead_rule_is_exact_on_decimal_fractions() -> None:
+    assert overhead_rule_bytes(26_000_000_000, 66_000_000_000, 0.1) == 9_200_000_000
+    assert overhead_rule_bytes(100, 20, "0.05") == 6
+    assert overhead_rule_bytes(10**18 + 1, 0, Fraction(1)) == 10**18 + 1
+    assert overhead_rule_bytes(3, 4, 1) == 7
+    assert overhead_rule_bytes(0, 0, 0.07) == 0
+    assert overhead_rule_bytes(5, 5, 0) == 0
+    # To the nearest byte.
+    assert overhead_rule_bytes(13, 4, 0.1) == 2
+    # 0.1 of 3 x 10^17 is exact; the float product is not.
+    assert overhead_rule_bytes(3 * 10**17 + 10, 0, 0.1) == 3 * 10**16 + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((-1, 1, 0.1), "weights: -1 was given; an integer of 0 or more bytes is needed"),
+        ((1.0, 1, 0.1), "weights: 1.0 was given; an integer of 0 or more bytes is needed"),
+        ((1, -2, 0.1), "kv_cache: -2 was given; an integer of 0 or more bytes is needed"),
+        ((1, 1, 10), "fraction: 10 was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+        ((1, 1, 1.01), "fraction: 1.01 was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+        ((1, 1, -0.1), "fraction: -0.1 was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+        ((1, 1, "x"), "fraction: 'x' was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+        ((1, 1, "1/0"), "fraction: '1/0' was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+        ((1, 1, float("nan")), "fraction: nan was given; a number between 0 and 1 is needed, 0.1 for 10 %"),
+    ],
+)
+def test_the_overhead_rule_refuses(arguments: tuple[Any, ...], line: str) -> None:
+    with pytest.raises(InputError) as error:
+        overhead_rule_bytes(*arguments)
+    assert str(error.value) == line
+
+
+def test_the_per_layer_rule_multiplies() -> None:
+    assert per_layer_rule_bytes(3, 5, 7, 11, 13) == 2 * 3 * 5 * 7 * 11 * 13
+    assert per_layer_rule_bytes(3, 5, 7, 11) == 2 * 3 * 5 * 7 * 11 * 2
+    assert per_layer_rule_bytes(hidden_size=8192, context=8192, batch=1, layers=80) == 20 * 2**30
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_the_per_layer_rule_refuses(place: int) -> None:
+    names = ("hidden_size", "context", "batch", "layers", "bytes_per_element")
+    for value in (0, -1, 2.0):
+        arguments: list[Any] = [1] * 5
+        arguments[place] = value
+        with pytest.raises(InputError, match=f"^{names[place]}: {value} was given; a positive integer is needed$"):
+            per_layer_rule_bytes(*arguments)
