@@ -1,4 +1,4 @@
-"""What the project publishes, as committed data: every figure, every model, every GPU.
+"""What the project publishes, as committed data: every figure and document, every entry of the catalogue.
 
 The committed files are the accepted state. Whatever changes a verdict, a value or a catalogue entry changes them, so a
 change goes unnoticed only if somebody accepts it, and accepting writes a line into the CHANGELOG.
@@ -15,6 +15,7 @@ from vlmmem import catalog
 from vlmmem import published as published_room
 from vlmmem.errors import InputError
 from vlmmem.ledger import load
+from vlmmem.ledger.conventions import conventions
 from vlmmem.memory import kv_bytes_per_token, weights_bytes
 
 FOLDER = Path(published_room.FOLDER)
@@ -48,6 +49,9 @@ def published() -> dict[str, list[dict[str, Any]]]:
         "models.json": models,
         "gpus.json": [_plain(asdict(item)) for item in catalog.gpus()],
         "formats.json": [_plain(asdict(item)) for item in catalog.formats()],
+        "runtimes.json": [_plain(asdict(item)) for item in catalog.runtimes()],
+        "documents.json": [_plain(asdict(item)) for item in load().documents.values()],
+        "conventions.json": [_plain(asdict(item)) for item in conventions().values()],
     }
 
 
@@ -84,7 +88,8 @@ def changes(folder: Path = FOLDER) -> list[str]:
             else:
                 fields = [field for field in {**old[key], **new[key]} if old[key].get(field) != new[key].get(field)]
                 lines += [
-                    f"{path.parent.name}/{name}: {key}: {field} was {_short(old[key].get(field))}, is {_short(new[key].get(field))}"
+                    f"{path.parent.name}/{name}: {key}: {field} was {_short(old[key].get(field))},"
+                    f" is {_short(new[key].get(field))}"
                     for field in fields
                 ]
         if len(lines) == before and (not path.exists() or path.read_text(encoding="utf-8") != as_text(content)):
