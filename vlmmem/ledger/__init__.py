@@ -420,12 +420,14 @@ class Ledger:
         """A convention must print the figure, and two cells of its table, or be used elsewhere in the document."""
         if not prints(item, convention):
             return [f"{item.where}: convention {convention.id!r} does not print it; drop it or name one that does"]
-        cells = self.table(item.table) if item.table else (item,)
-        printed = sum(prints(cell, convention) for cell in cells)
         here = (item.document, str(item.line))
         places = [place.partition(":")[::2] for place in convention.used_at]
         places += [(other.document, str(other.line)) for other in self.figures if other.convention_id == convention.id]
-        if printed >= 2 or any(place[0] == item.document and place != here for place in places):
+        if any(place[0] == item.document and place != here for place in places):
+            return []
+        cells = self.table(item.table) if item.table else (item,)
+        printed = sum(prints(cell, convention) for cell in cells)
+        if printed >= 2:
             return []
         told = f"convention {convention.id!r} prints {printed} cell of the table and {item.document} does not use it"
         return [f"{item.where}: {told} elsewhere; two cells are needed"]
