@@ -353,10 +353,12 @@ class FitDirective(Generated):
                 (
                     escape(model.name),
                     escape(show(sum(size.values()), "GB")),
-                    *(f'<span class="vlmmem-fit-{count or "none"}">{count or "—"}</span>' for count in counts),
+                    *(f'<span class="fits-{"no" if count is None else "one" if count == 1 else "many"}">{count or "—"}</span>' for count in counts),
                 )
             )
-        return self.table(("Model", "Weights", *(escape(gpu.name) for gpu in gpus)), rows)
+        # a catalogue id is the name's short form: a100-80gb
+        names = (gpu.id.upper().replace("-", " ") for gpu in gpus)
+        return self.table(("Model", "Weights", *names), rows, "vlmmem-fit")
 
 
 class VersionsDirective(Generated):
