@@ -447,10 +447,16 @@ def _documents(path: Path) -> dict[str, Document]:
     known = {}
     for name, fields in data.items():
         where = f"{path.name}: {name}"
-        try:
-            document = Document(id=name, **fields)
-        except TypeError as error:
-            raise InputError(f"{where}: {error}") from None
+        if not isinstance(fields, dict):
+            raise InputError(f"{where}: {fields!r} stands where an object is needed")
+        names = [each for each in Document.__slots__ if each != "id"]
+        for told, wrong in (
+            ("is not a field of a document", [each for each in fields if each not in names]),
+            ("is missing", [each for each in names if each not in fields]),
+        ):
+            if wrong:
+                raise InputError(f"{where}: {wrong[0]!r} {told}; the fields are {', '.join(names)}")
+        document = Document(id=name, **fields)
         if type(document.lines) is not int or document.lines < 1:
             raise InputError(f"{where}: 'lines' is {document.lines!r}; a positive whole number is needed")
         for field_name in ("title", "line_counting"):
@@ -459,7 +465,7 @@ def _documents(path: Path) -> dict[str, Document]:
                 raise InputError(f"{where}: {field_name!r} is {text!r}; text is needed")
         for field_name in ("author", "date", "address"):
             text = getattr(document, field_name)
-            if text is not None and not isinstance(text, str):
+            if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise InputError(f"{where}: {field_name!r} is {text!r}; text or null is needed")
         known[name] = document
     return known
