@@ -33,7 +33,7 @@ def _plain(value: Any) -> Any:
 
 
 def published() -> dict[str, list[dict[str, Any]]]:
-    """File name to content: the figures with their verdicts, and what the catalogue's entries come to."""
+    """File name to content: the figures with their verdicts and grounds, and what the catalogue's entries come to."""
     models = [
         {
             **_plain(asdict(item)),
@@ -46,6 +46,14 @@ def published() -> dict[str, list[dict[str, Any]]]:
     ]
     return {
         "figures.json": [item.json() for item in load().figures],
+        "grounds.json": [
+            {
+                "id": item.id,
+                "arguments": _plain(dict(item.arguments)),
+                "evidence": [_plain(asdict(each)) for each in item.evidence],
+            }
+            for item in load().figures
+        ],
         "models.json": models,
         "gpus.json": [_plain(asdict(item)) for item in catalog.gpus()],
         "formats.json": [_plain(asdict(item)) for item in catalog.formats()],
