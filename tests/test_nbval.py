@@ -24,9 +24,7 @@ RUNS_THE_GATES = ["Makefile", "pyproject.toml", ".ci/run", ".pre-commit-config.y
 
 def nbval(folder: Path) -> dict[str, list[str]]:
     """The outcome of each code cell of each notebook of a folder, by the options that make test uses."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     environment["PYTHONPATH"] = str(ROOT)
     command = [
         sys.executable,
@@ -49,9 +47,7 @@ def nbval(folder: Path) -> dict[str, list[str]]:
         timeout=300,
         check=False,
     )
-    outcomes = re.findall(
-        r"^(PASSED|FAILED|ERROR) (?:.*/)?(\w+)\.ipynb::\D*(\d+)", result.stdout, re.MULTILINE
-    )
+    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) (?:.*/)?(\w+)\.ipynb::\D*(\d+)", result.stdout, re.MULTILINE)
     assert outcomes, result.stdout + result.stderr
     by_name: dict[str, list[str]] = {}
     for outcome, name, _ in sorted(outcomes, key=lambda found: (found[1], int(found[2]))):
@@ -113,9 +109,7 @@ def test_nbval_tells_a_changed_output(tmp_path: Path, executed_trial: str) -> No
         # The hole that stored_problems closes.
         "stripped": ["passed"] * 4,
     }
-    assert any(
-        "never executed" in problem for problem in notebooks.stored_problems(tmp_path / "stripped.ipynb")
-    )
+    assert any("never executed" in problem for problem in notebooks.stored_problems(tmp_path / "stripped.ipynb"))
 
 
 @pytest.mark.slow
@@ -129,9 +123,7 @@ def test_a_fresh_execution_tells_what_nbval_leaves_out(tmp_path: Path, executed_
 
 def _texts() -> list[tuple[str, str]]:
     paths = [ROOT / name for name in RUNS_THE_GATES]
-    found = [path for path in paths if path.is_file()] + [
-        p for path in paths if path.is_dir() for p in path.iterdir()
-    ]
+    found = [path for path in paths if path.is_file()] + [p for path in paths if path.is_dir() for p in path.iterdir()]
     return [(path.name, path.read_text(encoding="utf-8")) for path in found]
 
 
@@ -140,9 +132,7 @@ def test_make_test_runs_nbval_over_the_notebooks() -> None:
     assert re.search(r"^\t.*pytest .*--nbval notebooks$", recipe, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "option", ["--nbval-lax", "--nbval-sanitize-with", "--sanitize-with", "nbval_sanitize"]
-)
+@pytest.mark.parametrize("option", ["--nbval-lax", "--nbval-sanitize-with", "--sanitize-with", "nbval_sanitize"])
 def test_nothing_weakens_nbval(option: str) -> None:
     assert [name for name, text in _texts() if option in text] == []
     assert not list(notebooks.FOLDER.glob("*.cfg")), "a sanitise file beside the notebooks"

@@ -98,9 +98,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an .ipynb without .md": (lambda folder: (folder / "trial.md").unlink(), "trial.ipynb: has no .md"),
     "stripped": (
         _in_stored(
-            lambda nb: [
-                cell.update(outputs=[], execution_count=None) for cell in nb["cells"] if "outputs" in cell
-            ]
+            lambda nb: [cell.update(outputs=[], execution_count=None) for cell in nb["cells"] if "outputs" in cell]
         ),
         "cell 4: was never executed",
     ),

@@ -65,9 +65,7 @@ def run_problems(notebook: NotebookNode, run: Mapping[str, Any], folder: Path) -
     found = []
     copy = nbformat.from_dict(json.loads(json.dumps(notebook)))
     names = sorted(run.get("expect", {}))
-    reading = ", ".join(
-        f"{name!r}: {name} if isinstance({name}, (int, str)) else float({name})" for name in names
-    )
+    reading = ", ".join(f"{name!r}: {name} if isinstance({name}, (int, str)) else float({name})" for name in names)
     copy.cells.append(nbformat.v4.new_code_cell(f"import json\nprint(json.dumps({{{reading}}}))"))
     given, result = folder / "given.ipynb", folder / "result.ipynb"
     nbformat.write(copy, given)
@@ -125,9 +123,7 @@ def change_problems(notebook: NotebookNode, others: Mapping[str, object]) -> lis
     """One line for each parameter that changes nothing, and each cell whose output nothing changes."""
     outputs = outputs_by_parameter(notebook, others)
     stands = outputs.pop("")
-    found = [
-        f"parameter {name!r}: changing it changes no output" for name in outputs if outputs[name] == stands
-    ]
+    found = [f"parameter {name!r}: changing it changes no output" for name in outputs if outputs[name] == stands]
     below = False
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", ())
@@ -249,9 +245,7 @@ def test_a_quotation_shows_the_ledger_only(tmp_path: Path, code: str) -> None:
     quotation = f"```{{code-cell}} ipython3\n:tags: [quotation]\n\n{code}\n```\n\n{QUOTED}"
     notebook = trial(tmp_path, (QUOTED, quotation), ("import find_model,", "import figure, find_model,"))
     told = QUOTATIONS[code]
-    assert [problem.partition("but ")[2] for problem in dataflow.problems(notebook)] == (
-        [told] if told else []
-    )
+    assert [problem.partition("but ")[2] for problem in dataflow.problems(notebook)] == ([told] if told else [])
 
 
 @pytest.mark.slow

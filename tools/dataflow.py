@@ -177,9 +177,7 @@ def _literal(name: str, value: ast.expr) -> object:
     try:
         return ast.literal_eval(value)
     except ValueError:
-        raise ValueError(
-            f"parameter {name!r}: {ast.unparse(value)!r} cannot be replaced; a literal can"
-        ) from None
+        raise ValueError(f"parameter {name!r}: {ast.unparse(value)!r} cannot be replaced; a literal can") from None
 
 
 def parameters_of(notebook: NotebookNode) -> dict[str, object]:

@@ -139,9 +139,7 @@ def pair_problems(folder: Path = FOLDER) -> list[str]:
     for name in sorted(sources & stored):
         source = read_source(folder / f"{name}.md")
         if source.metadata.jupytext.get("formats") != FORMATS:
-            problems.append(
-                f"{name}.md: jupytext formats are not {FORMATS!r}, so JupyterLab would not pair it"
-            )
+            problems.append(f"{name}.md: jupytext formats are not {FORMATS!r}, so JupyterLab would not pair it")
         if source.metadata.get("kernelspec") != KERNEL:
             problems.append(f"{name}.md: its kernelspec is not {KERNEL}")
         difference = _first_difference(source, nbformat.read(folder / f"{name}.ipynb", as_version=4))
@@ -154,9 +152,7 @@ def _shows_something(source: str) -> bool:
     """Whether a cell's last statement is an expression, whose value Jupyter displays."""
     tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", source, flags=re.MULTILINE))
     last = tree.body[-1] if tree.body else None
-    silent = source.rstrip().endswith(";") or (
-        isinstance(last, ast.Expr) and _is_call_of_procedure(last.value)
-    )
+    silent = source.rstrip().endswith(";") or (isinstance(last, ast.Expr) and _is_call_of_procedure(last.value))
     return isinstance(last, ast.Expr) and not silent
 
 
@@ -177,11 +173,7 @@ def stored_problems(path: Path) -> list[str]:
     for expected, (number, cell) in enumerate(code, 1):
         place = f"{path.name}: cell {number}"
         if cell.execution_count != expected:
-            count = (
-                "was never executed"
-                if cell.execution_count is None
-                else f"was executed as {cell.execution_count}"
-            )
+            count = "was never executed" if cell.execution_count is None else f"was executed as {cell.execution_count}"
             problems.append(f"{place}: {count}; 'make notebooks' executes it as {expected}")
         if _shows_something(cell.source) and not cell.outputs:
             problems.append(f"{place}: ends in a value and stores no output; 'make notebooks' executes it")

@@ -275,9 +275,7 @@ def _formula(tex: str) -> str:
         kept.append(match[1].replace("~", " ").replace("\\ ", " ").replace("\\,", " "))
         return f"\ufdd3{len(kept) - 1}\ufdd4"
 
-    tex = re.sub(
-        r"\\(?:begin|end|label|tag|color|textcolor)\s*\{[^{}]*\}", lambda match: _hole(match[0]), tex
-    )
+    tex = re.sub(r"\\(?:begin|end|label|tag|color|textcolor)\s*\{[^{}]*\}", lambda match: _hole(match[0]), tex)
     tex = re.sub(r"(?<!\\)%[^\n]*", "", tex)
     upright = r"\\(?:math(?:rm|bf|sf|it|tt)|text(?:rm|bf|it|sf|tt)?|mbox|unit|si|operatorname\*?)"
     tex = re.sub(upright + r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}", keep, tex)
@@ -377,9 +375,7 @@ def _inline(text: str) -> str:
     text = re.sub(r"^(\s*)\[[^\]]+\]:\s+\S+", r"\1", text)
     text = _LINK_TARGET.sub(
         lambda match: (
-            "]"
-            + (f"{_EDGE}{match['title']}{_EDGE}" if match["title"].strip() else "")
-            + "\n" * match[0].count("\n")
+            "]" + (f"{_EDGE}{match['title']}{_EDGE}" if match["title"].strip() else "") + "\n" * match[0].count("\n")
         ),
         text,
     )
@@ -412,9 +408,7 @@ def _headed(rows: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
     """Bare numbers in a table whose column or row is headed by a unit; cells are (line, text)."""
     if not rows:
         return
-    clean = [
-        [(line, " ".join(_inline(text).replace(_EDGE, " ").split())) for line, text in row] for row in rows
-    ]
+    clean = [[(line, " ".join(_inline(text).replace(_EDGE, " ").split())) for line, text in row] for row in rows]
     over = [_HEADS_A_COLUMN.search(_free(text)) for _, text in clean[0]]
     for row in clean[1:]:
         left = _HEADS_A_COLUMN.search(_free(row[0][1])) if row else None
@@ -426,9 +420,7 @@ def _headed(rows: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
 
 # --- blocks ----------------------------------------------------------------------------------------------
 
-_FENCE = re.compile(
-    r"(?P<lead>[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*)(?P<fence>`{3,}|~{3,}|:{3,})\s*(?P<info>.*?)\s*$"
-)
+_FENCE = re.compile(r"(?P<lead>[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*)(?P<fence>`{3,}|~{3,}|:{3,})\s*(?P<info>.*?)\s*$")
 _DIRECTIVE = re.compile(r"\{(?P<name>[A-Za-z][\w:+.-]*)\}\s*(?P<argument>.*)$")
 _OPTION = re.compile(r"\s*:(?P<key>[A-Za-z][\w-]*):(?P<value>\s.*|)$")
 _LAYOUT = re.compile(
@@ -568,9 +560,7 @@ class _Page:
     def _flush(self, block: Sequence[str], first: int) -> None:
         if len(block) > 1 and "|" in block[0] and "|" in block[1] + "|" and _TABLE_RULE.match(block[1]):
             rows = [
-                [(first + number, cell) for cell in _cells(line)]
-                for number, line in enumerate(block)
-                if number != 1
+                [(first + number, cell) for cell in _cells(line)] for number, line in enumerate(block) if number != 1
             ]
             for number, cell in itertools.chain.from_iterable(rows):
                 self.found += _in_block(cell, number)
@@ -854,9 +844,7 @@ def _strings(tree: ast.AST, *, parameters: bool, docstrings: bool) -> Iterator[t
                 waiting.extend(computed)
                 continue
         inner = list(ast.iter_child_nodes(node))
-        if not docstrings and isinstance(
-            node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
-        ):
+        if not docstrings and isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             body = node.body
             if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
                 inner.remove(body[0])
@@ -882,11 +870,7 @@ def _in_code(source: str, first: int, *, parameters: bool = False, docstrings: b
         found += _under_a_unit(node, parameters=parameters)
     for start, end, text in _strings(tree, parameters=parameters, docstrings=docstrings):
         page = _Page(text, front_matter=False)
-        found += [
-            (min(start + line - 1, end), quantity)
-            for line, quantity in page.walk()
-            if "fence" not in quantity
-        ]
+        found += [(min(start + line - 1, end), quantity) for line, quantity in page.walk() if "fence" not in quantity]
     for match in re.finditer(r"^\s*[%!].*", source, re.MULTILINE):
         found += _in_block(match[0].lstrip(" %!"), source.count("\n", 0, match.start()) + 1)
     return sorted({(first + line - 1, quantity) for line, quantity in found})
