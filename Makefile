@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 # Where it is set, every kernel start parses pandas again, and the book takes 2.5 times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -46,7 +47,7 @@ notebooks: $(INSTALLED) ## execute every notebook and write its .ipynb
 	$(PY) tools/notebooks.py
 
 accept: $(INSTALLED) ## accept a changed export: REASON='why the figures changed' becomes a line in CHANGELOG.md
-	$(PY) -m vlmmem.cite accept "$(REASON)"
+	$(PY) -m vlmmem.cite accept "$$REASON"
 
 speed: $(INSTALLED) ## measure what these commands take, for the status page (book/speed.json)
 	$(PY) tools/speed.py
