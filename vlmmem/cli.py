@@ -29,6 +29,17 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; '{self.prog} --help' shows what is right")
 
 
+def _count(text: str) -> int:
+    """A count from an argument; argparse makes one line of the complaint."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no count; a whole number above zero is needed")
+    return number
+
+
 def _print(value: object) -> None:
     print(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -150,7 +161,7 @@ def _models(options: "argparse.Namespace") -> int:
     from vlmmem.memory import kv_bytes_per_token, weights_bytes
     from vlmmem.units import show_both
 
-    rows = [
+    rows: "list[dict[str, Any]]" = [
         {
             "id": item.id,
             "name": item.name,
@@ -235,9 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("explain", _explain, "which conventions print a published value, the likeliest first")
     sub.add_argument("value", help="as published, such as 99.0GB")
     sub.add_argument("--model", help="a catalogue name, where it is known")
-    sub.add_argument("--context", type=int, help="tokens of one request, where they are known")
-    sub.add_argument("--batch", type=int, help="requests, where they are known")
-    sub.add_argument("--most", type=int, default=10, help="how many readings to show (10)")
+    sub.add_argument("--context", type=_count, help="tokens of one request, where they are known")
+    sub.add_argument("--batch", type=_count, help="requests, where they are known")
+    sub.add_argument("--most", type=_count, default=10, help="how many readings to show (10)")
     sub = command("cite", _cite, "a citation of the verified value")
     sub.add_argument("id", help="the figure's id")
     sub.add_argument("--format", default="text", help="text or markdown")
@@ -249,18 +260,33 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run one command. Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # a terminal without the sign × gets its code, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except InputError as error:
         print("vlmmem: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     except BrokenPipeError:
         # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _no_more_output()
         return 0
+    except OSError as error:
+        _no_more_output()
+        print(f"vlmmem: error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130  # what a shell gives a command that was interrupted
     return code
+
+
+def _no_more_output() -> None:
+    """Let what is still buffered go nowhere: Python would try it again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
