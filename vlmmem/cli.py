@@ -161,7 +161,7 @@ def _models(options: "argparse.Namespace") -> int:
     from vlmmem.memory import kv_bytes_per_token, weights_bytes
     from vlmmem.units import show_both
 
-    rows: "list[dict[str, Any]]" = [
+    rows: list[dict[str, Any]] = [
         {
             "id": item.id,
             "name": item.name,
