@@ -15,6 +15,7 @@
     const form = document.querySelector("form.vlmmem-controls");
     if (!table || !form) return;
     const bodies = [...table.tBodies];
+    const place = new Map(bodies.map((body, index) => [body, index]));
     const text = new Map(bodies.map((body) => [body, body.textContent.toLowerCase().replace(/\s+/g, " ")]));
     const search = form.querySelector("input");
     const selects = [...form.querySelectorAll("select")];
@@ -43,7 +44,7 @@
       const value = (body) => (key === "verdict" ? body.dataset[key] : Number(body.dataset[key]));
       bodies.sort((a, b) => {
         const [x, y] = [value(a), value(b)];
-        return (x < y ? -1 : x > y ? 1 : 0) * (ascending ? 1 : -1);
+        return (x < y ? -1 : x > y ? 1 : 0) * (ascending ? 1 : -1) || place.get(a) - place.get(b);
       });
       table.append(...bodies);
     }

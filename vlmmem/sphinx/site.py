@@ -4,7 +4,6 @@ MathJax comes from the wheel that carries it, Vega from vl-convert; both are ins
 the site. The ledger's export is published beside the pages.
 """
 
-import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -97,10 +96,11 @@ def finish(app: "Sphinx", exception: Exception | None) -> None:
     target = out / "_static" / "mathjax" / "tex-svg.js"
     target.parent.mkdir(parents=True, exist_ok=True)
     copyfile(mathjax(), target)
-    from vlmmem.ledger import load
+    from vlmmem.cite.export import as_text, published
 
-    figures = [item.json() for item in load().figures]
-    (out / PUBLISHED[0]).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = published()
+    for name in PUBLISHED:
+        (out / name).write_text(as_text(content[name]), encoding="utf-8")
 
 
 def outdated(
