@@ -47,7 +47,8 @@ def environment() -> Path:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     subprocess.run([ROOT / "tools" / "venv.sh", ENVIRONMENT], check=True)
-    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Of the thousands of files that transformers brings, the oracle imports few: the first run compiles those.
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
     index = os.environ.get("TORCH_INDEX")
     if index:
         torch = next(line for line in wanted.splitlines() if line.startswith("torch=="))
