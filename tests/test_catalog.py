@@ -403,7 +403,7 @@ def test_a_copy_without_faults_loads(tmp_path: Path) -> None:
 
 def test_the_catalogue_imports_the_standard_library_only() -> None:
     code = (
-        "import sys; before = set(sys.modules); import vlmmem.catalog, vlmmem.memory, vlmmem.estimate;"
+        "import sys; before = set(sys.modules); import vlmmem.catalog, vlmmem.memory, vlmmem.footprint;"
         "names = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(sorted(names - set(sys.stdlib_module_names) - {'vlmmem'}))"
     )

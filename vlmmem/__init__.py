@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 _ROOMS = {
     "vlmmem.catalog": ("find_format", "find_gpu", "find_model", "gpus", "models"),
     "vlmmem.errors": ("InputError",),
-    "vlmmem.estimate": ("Footprint", "Term", "estimate"),
+    "vlmmem.footprint": ("Footprint", "Term", "estimate"),
+    "vlmmem.fit": ("fewest_gpus",),
     "vlmmem.formats": ("Format",),
     "vlmmem.hardware": ("Gpu",),
     "vlmmem.ledger": ("figure", "figures"),

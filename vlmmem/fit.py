@@ -2,7 +2,7 @@
 
 from vlmmem.catalog import find_gpu, find_model
 from vlmmem.errors import InputError
-from vlmmem.estimate import estimate
+from vlmmem.footprint import estimate
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
 from vlmmem.memory import kv_heads_per_rank

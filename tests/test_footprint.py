@@ -8,7 +8,7 @@ import pytest
 
 from vlmmem.catalog import find_format, find_gpu, find_model
 from vlmmem.errors import InputError
-from vlmmem.estimate import Footprint, Term, estimate
+from vlmmem.footprint import Footprint, Term, estimate
 from vlmmem.hardware import BASES
 from vlmmem.memory import forward_peak_bytes, runtime_bytes
 from vlmmem.model import Model
@@ -136,7 +136,7 @@ def test_where_no_closed_form_applies_the_rule_is_named(monkeypatch: pytest.Monk
     def outside(*_: object, **__: object) -> int:
         raise InputError("context: outside the domain")
 
-    monkeypatch.setattr(import_module("vlmmem.estimate"), "forward_peak_bytes", outside)
+    monkeypatch.setattr(import_module("vlmmem.footprint"), "forward_peak_bytes", outside)
     footprint = estimate("llama-2-13b", Workload(8192, 10))
     term = next(term for term in footprint.terms if term.name == "activations")
     assert term.bytes == round((26_031_728_640 + 67_108_864_000) / 10)
