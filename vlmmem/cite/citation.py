@@ -1,9 +1,10 @@
 """Citations of verified figures, for documents of other people."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from vlmmem.errors import InputError
-from vlmmem.ledger import Figure, figure, load
+from vlmmem.ledger import ERRATA, Figure, figure, load
 
 
 def statement(item: Figure) -> str:
@@ -12,10 +13,10 @@ def statement(item: Figure) -> str:
     >>> statement(figure("inference:70b-kv")).startswith("1.34 GB (1.25 GiB)")
     True
     """
-    printed = f"{item.document} line {item.line} prints {item.documented}"
+    printed = f"{item.document} line {item.line} prints {item.documented}: {item.verdict}"
     if item.correct:
-        return f"{item.correct} ({printed}: {item.verdict})"
-    return f"{item.documented} ({printed}: {item.verdict})"
+        return f"{item.correct} ({printed})"
+    return f"nothing to use instead ({printed})" if item.verdict in ERRATA else f"{item.documented} ({printed})"
 
 
 def _text(item: Figure) -> str:
@@ -23,8 +24,8 @@ def _text(item: Figure) -> str:
 
 
 def _markdown(item: Figure) -> str:
-    value, _, rest = statement(item).partition(" (" + item.document)
-    return f"{value} ({item.document}{rest}, [vlmmem `{item.id}`](book/ledger.html#{item.anchor})"
+    said = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", statement(item))
+    return f"{said.removesuffix(')')}, [vlmmem `{item.id}`](book/ledger.html#{item.anchor}))"
 
 
 FORMATS: Mapping[str, Callable[[Figure], str]] = {"text": _text, "markdown": _markdown}

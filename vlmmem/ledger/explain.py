@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmmem import catalog
 from vlmmem.errors import InputError
-from vlmmem.ledger import Figure, load
+from vlmmem.ledger import ERRATA, Figure, load
 from vlmmem.ledger.conventions import Convention, Settings, conventions, literal
 from vlmmem.ledger.formulas import FORMULAS, Arguments
 from vlmmem.units import BYTES, Printed
@@ -39,7 +39,7 @@ class Hit:
         arguments: what the rule was given.
         value: what it gives, in the printed unit.
         cells, of: how many cells of the documented table that holds the value the convention prints, and of how many;
-            where no table holds it, how many figures of the ledger rest on the convention, of all.
+            where no table holds it, how many figures of the ledger rest on the convention by the same rule, of all.
     """
 
     convention: str
@@ -164,6 +164,7 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
     for formula, arguments in _cases(printed, model, context, batch):
         given = Arguments(f"explain {value}", arguments, lambda name: book.by_id[name].printed)
         home = next((item for item in quoted if _same_case(item, formula, arguments)), None)
+        stands = False
         for name, (settings, convention) in readings.items():
             ends = FORMULAS[formula].compute(given, settings).range
             assert ends is not None  # the rules that are searched all give a number
@@ -171,14 +172,20 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
             searched += 1
             if printed.low <= 2 * number and number <= 2 * printed.low:
                 seen.add(number // step)
-            if not printed.matches(number):
+            if stands or not printed.matches(number):
                 continue
+            # the literal reading comes first, and where it prints the value no convention is needed
+            stands = name == LITERAL
             if home and home.table:
                 table = book.table(home.table)
                 same = [cell for cell in table if cell.formula_id == formula]
                 cells, of = sum(_reads(cell, settings) for cell in same), len(same)
             else:
-                cells = sum(item.convention_id == name for item in book.figures) if convention else 0
+                rests = convention.id if convention else None
+                cells = sum(
+                    item.formula_id == formula and item.convention_id == rests and item.verdict not in ERRATA
+                    for item in book.figures
+                )
                 of = len(book.figures)
             hits.append(Hit(name, formula, arguments, number, cells, of))
     known = {id(hit) for hit in hits if any(_same_case(item, hit.formula, hit.arguments) for item in quoted)}
