@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 WIDTHS = {"desktop": 1280, "phone": 390}
+FLAGS = [
+    "--no-sandbox",  # containers give Chromium no namespaces
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    # What a browser asks for by itself.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PATIENCE = 15_000
 """Milliseconds that a chart or a formula may take on a busy machine."""
 
@@ -65,7 +75,8 @@ INSPECT = """() => {
     if (image.getClientRects().length && !image.naturalWidth) found.push(`image not drawn: ${image.src.slice(0, 80)}`);
   const wide = document.documentElement.scrollWidth - window.innerWidth;
   if (wide > 0) {
-    const inBox = (node) => node && (["auto", "scroll", "hidden"].includes(getComputedStyle(node).overflowX) || inBox(node.parentElement));
+    const boxed = ["auto", "scroll", "hidden"];
+    const inBox = (node) => node && (boxed.includes(getComputedStyle(node).overflowX) || inBox(node.parentElement));
     const widest = [...document.body.querySelectorAll("*")].find(
       (node) => node.getBoundingClientRect().right > window.innerWidth + 1 && !inBox(node.parentElement));
     found.push(`page ${wide} px wider than the window: ${widest ? widest.outerHTML.slice(0, 120) : "?"}`);
@@ -104,8 +115,7 @@ def browser() -> Iterator["Browser"]:
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(
             executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-            + ["--disable-sync", "--no-first-run", "--disable-dev-shm-usage"],
+            args=FLAGS,
         )
 
 
@@ -188,7 +198,9 @@ def ledger_page(browser: "Browser", built_book: Path) -> Iterator[Callable[[str]
 
 
 def shown(page: "Page") -> list[str]:
-    ids: list[str] = page.evaluate("() => [...document.querySelectorAll('.vlmmem-ledger tbody')].filter((b) => !b.hidden).map((b) => b.id)")
+    ids: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('.vlmmem-ledger tbody')].filter((b) => !b.hidden).map((b) => b.id)"
+    )
     return ids
 
 
@@ -262,7 +274,10 @@ def chart(**changes: object) -> str:
 
 
 FAULTS: dict[str, tuple[Callable[[], str], str]] = {
-    "image of another host": (lambda: '<img src="https://example.org/x.png">', "asks another host: https://example.org"),
+    "image of another host": (
+        lambda: '<img src="https://example.org/x.png">',
+        "asks another host: https://example.org",
+    ),
     "script of another host": (lambda: '<script src="//example.org/x.js"></script>', "asks another host:"),
     "request by a script": (lambda: "<script>fetch('https://example.org/x')</script>", "asks another host:"),
     "missing image": (lambda: '<img src="x.png">', "404: "),

@@ -9,7 +9,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin
@@ -91,13 +91,14 @@ def specification(chart: "TopLevelMixin", alt: str) -> dict[str, Any]:
     Raises:
         ValueError: where ``alt`` is empty.
     """
-    import altair
+    import altair  # noqa: ICN001 - alt is the text beside a chart here
 
     if not alt.strip():
         raise ValueError("a chart needs alt: one sentence that says what it shows")
-    if "vlmmem" not in altair.theme.names():
-        altair.theme.register("vlmmem", enable=False)(lambda: altair.theme.ThemeConfig(theme()))  # type: ignore[typeddict-item]
-    with altair.theme.enable("vlmmem"):
+    themes = altair.theme
+    if "vlmmem" not in themes.names():
+        themes.register("vlmmem", enable=False)(lambda: cast("themes.ThemeConfig", theme()))
+    with themes.enable("vlmmem"):
         spec = chart.to_dict()
     return {**spec, "description": alt}
 
@@ -114,7 +115,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     drawn = _COUNTED.sub(lambda match: numbers[match[0]], drawn)
     opening, bracket, rest = drawn.partition(">")
     title = escape(str(spec.get("description", "")), quote=False)
-    return f"{opening} role=\"img\"{bracket}<title>{title}</title>{rest}"
+    return f'{opening} role="img"{bracket}<title>{title}</title>{rest}'
 
 
 def bundle(chart: "TopLevelMixin", alt: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -64,7 +64,7 @@ class Generated(SphinxDirective):
 
     def raw(self, html: str) -> nodes.raw:
         """A piece of HTML, marked as generated."""
-        # An attribute, not a class: for a class docutils would wrap every piece in a div, and pieces open and close tags.
+        # An attribute, not a class: for a class docutils wraps each piece in a div, and pieces open and close tags.
         node = nodes.raw("", html, format="html", **{GENERATED: True})
         self.set_source_info(node)
         return node
@@ -74,7 +74,8 @@ class Generated(SphinxDirective):
         holder = nodes.Element()
         self.state.nested_parse(StringList([text], source=self.env.doc2path(self.env.docname)), self.lineno, holder)
         for node in holder.children:
-            node[ENTRY] = where
+            if isinstance(node, nodes.Element):
+                node[ENTRY] = where
         return holder.children
 
     def correct(self, figure: Figure) -> list[nodes.Node]:
@@ -127,9 +128,7 @@ class LedgerDirective(Generated):
     def _controls(documents: list[str]) -> str:
         def choice(name: str, label: str, values: Sequence[str]) -> str:
             every = "".join(f'<option value="{value}">{value}</option>' for value in values)
-            return (
-                f'<label>{label} <select data-filter="{name}"><option value="">all</option>{every}</select></label>'
-            )
+            return f'<label>{label} <select data-filter="{name}"><option value="">all</option>{every}</select></label>'
 
         # Hidden until the script that makes them work has run.
         return (
@@ -179,9 +178,8 @@ class LedgerDirective(Generated):
         if figure.formula:
             facts.append(f"Formula: <code>{escape(figure.formula)}</code>.")
         if figure.convention:
-            facts.append(
-                f"Convention: {escape(conventions()[figure.convention].title)} (<code>{escape(figure.convention)}</code>)."
-            )
+            title = escape(conventions()[figure.convention].title)
+            facts.append(f"Convention: {title} (<code>{escape(figure.convention)}</code>).")
         if figure.cause:
             facts.append(f"Cause: {escape(figure.cause)}.")
         sources = "".join(f"<li>{_address(source)}</li>" for source in figure.sources)
@@ -201,18 +199,16 @@ class ErrataDirective(Generated):
         wanted = self.arguments[0] if self.arguments else None
         if wanted is not None and wanted not in ledger.documents:
             raise self.error(f"document {wanted!r} is not in the ledger; one of {', '.join(ledger.documents)}")
-        errata = [
-            item for item in ledger.figures if item.verdict in ERRATA and wanted in (None, item.document)
-        ]
+        errata = [item for item in ledger.figures if item.verdict in ERRATA and wanted in (None, item.document)]
         if not errata:
             return [self.raw("<p>None found so far.</p>")]
         found: list[nodes.Node] = []
         for item in errata:
-            place = " · ".join(filter(None, (item.section, item.row, item.column)))
+            place = escape(" · ".join(filter(None, (item.section, item.row, item.column))))
             found += [
                 self.raw(
                     f'<article class="vlmmem-erratum verdict-{item.verdict}"><header>'
-                    f"{badge(item.verdict)} <span class=\"vlmmem-where\">{item.document}, line {item.line}, {escape(place)}"
+                    f'{badge(item.verdict)} <span class="vlmmem-where">{item.document}, line {item.line}, {place}'
                     "</span></header><dl><dt>printed</dt><dd>"
                 ),
                 self.to(item),
@@ -223,7 +219,11 @@ class ErrataDirective(Generated):
                 found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
             if item.correct_markup:
                 found += [self.raw("<dt>use instead</dt><dd>"), *self.correct(item), self.raw("</dd>")]
-            found += [self.raw("<dt>why</dt><dd>"), *self.markdown(item.note_text, item.where), self.raw("</dd></dl></article>")]
+            found += [
+                self.raw("<dt>why</dt><dd>"),
+                *self.markdown(item.note_text, item.where),
+                self.raw("</dd></dl></article>"),
+            ]
         return found
 
 
@@ -292,7 +292,8 @@ class DocumentsDirective(Generated):
             rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
             found.append(
                 self.raw(
-                    f'<div class="vlmmem-document" id="document-{document.id}"><p class="rubric">{escape(document.title)}</p>'
+                    f'<div class="vlmmem-document" id="document-{document.id}">'
+                    f'<p class="rubric">{escape(document.title)}</p>'
                     f"<dl>{rows}</dl>"
                 )
             )
@@ -338,7 +339,7 @@ class ConventionsDirective(Generated):
 class FitDirective(Generated):
     """Which catalogued model fits which GPU: the fewest GPUs of a kind, computed."""
 
-    option_spec = {"context": directives.positive_int, "weights": directives.unchanged}
+    option_spec: ClassVar = {"context": directives.positive_int, "weights": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """A row a model, a column a GPU."""
@@ -353,7 +354,10 @@ class FitDirective(Generated):
                 (
                     escape(model.name),
                     escape(show(sum(size.values()), "GB")),
-                    *(f'<span class="fits-{"no" if count is None else "one" if count == 1 else "many"}">{count or "—"}</span>' for count in counts),
+                    *(
+                        f'<span class="fits-{"one" if count == 1 else "many" if count else "no"}">{count or "—"}</span>'
+                        for count in counts
+                    ),
                 )
             )
         # a catalogue id is the name's short form: a100-80gb
@@ -366,7 +370,7 @@ class VersionsDirective(Generated):
 
     def run(self) -> list[nodes.Node]:
         """A row a program."""
-        import datetime
+        import datetime as dt
         import platform
         from importlib.metadata import PackageNotFoundError, version
 
@@ -379,7 +383,7 @@ class VersionsDirective(Generated):
                 return "not installed"
 
         names = ("jupyter-book", "sphinx", "myst-nb", "altair", "vl-convert-python", "pandas", "numpy", "ipykernel")
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         rows = [
             ("executed", f"{now:%Y-%m-%d %H:%M} UTC"),
             ("vlmmem", __version__),
@@ -401,10 +405,18 @@ class SpeedDirective(Generated):
         except (OSError, ValueError) as error:
             raise self.error(f"{SPEED}: cannot be read ({error}); 'make speed' writes it") from None
         rows = [
-            *((f"<code>make {escape(name)}</code>", show(seconds, "s", 0)) for name, seconds in data["seconds"].items()),
-            *((f"<code>{escape(name)}</code>, in starts of a bare Python", show(ratio, "×", 1)) for name, ratio in data["ratios"].items()),
+            *(
+                (f"<code>make {escape(name)}</code>", show(seconds, "s", 0))
+                for name, seconds in data["seconds"].items()
+            ),
+            *(
+                (f"<code>{escape(name)}</code>, in starts of a bare Python", show(ratio, "×", 1))
+                for name, ratio in data["ratios"].items()
+            ),
         ]
-        where = f"Measured on {data['date']} on {data['cores']} cores with Python {data['python']}, everything installed."
+        where = (
+            f"Measured on {data['date']} on {data['cores']} cores with Python {data['python']}, everything installed."
+        )
         return [self.raw(f"<p>{escape(where)}</p>"), *self.table(("Command", "Time"), rows)]
 
 

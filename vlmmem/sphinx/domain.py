@@ -80,7 +80,7 @@ class FigureDomain(Domain):
         target: str,
         node: pending_xref,
         contnode: nodes.Element,
-    ) -> list[tuple[str, nodes.reference]]:
+    ) -> list[tuple[str, nodes.Element]]:
         """The same, where the text does not say what kind of thing it names."""
         found = self.resolve_xref(env, fromdocname, builder, "figure", target, node, contnode)
         return [("vlmmem:figure", found)] if found else []

@@ -45,7 +45,9 @@ class _ValueRole(SphinxRole):
         """The value as it should read; a warning that names page and line where it reads otherwise."""
         found = find_roles(f"{{{self.kind}}}`{self.text}`")
         if not found:
-            self.complain(f"{{{self.kind}}}`{self.text}` is not VALUE <ORIGIN>; write the readable value before its origin")
+            self.complain(
+                f"{{{self.kind}}}`{self.text}` is not VALUE <ORIGIN>; write the readable value before its origin"
+            )
             return [nodes.inline(self.text, self.text, classes=[COMPUTED])], []
         role = found[0]
         try:
