@@ -62,7 +62,7 @@ TYPED = [
     "26\u2009GB", "26\u200bGB", "2\u00ad6 GB", "２６ GB", "26 ㎇", "26 ＧＢ", "٢٦ GB", "26\nGB",
     "Memory (GB): 26", "size in bytes = 800", "GiB: 24", "80G", "26 and 28 GB", "80 GBs", "13000000000B",
     "1 KiB = 1,000 B", "1 GB = 1,024 MB", "26 GB = 26,000,000,000 B", "1 GiB = 10^9 B", "A100 85GB",
-    "an A100 with 80 GB", "H100 80GB/s", "×4 less", "grew ×2",
+    "an A100 with 80 GB", "H100 80GB/s", "×4 less", "26 (in GB)", "30 fps", "grew ×2",
 ]  # fmt: skip
 
 FREE = [
@@ -145,6 +145,9 @@ IN_MARKDOWN = {
     "list table": ("```{list-table}\n* - Model\n  - GB\n* - 13B\n  - 26\n```", 5),
     "list table cell": (":::{list-table}\n* - Model\n  - Size\n* - 13B\n  - 26 GB\n:::", 5),
     "csv table": ("```{csv-table}\nModel, GB\n13B, 26\n```", 3),
+    "unit in the table's title": ("```{table} Memory, in GB\n| a | 13B |\n|---|---|\n| weights | 26 |\n```", 4),
+    "unit in the list table's title": ("```{list-table} Memory (GiB)\n* - a\n  - x\n* - 13B\n  - 26\n```", 5),
+    "escaped space": ("takes 26\\ GB", 1),
     "table title": ("```{table} Takes 26 GB\n| a |\n|---|\n| b |\n```", 1),
     "figure caption": ("```{figure} x.png\n:width: 80%\n\nWeights take 26 GB.\n```", 4),
     "figure alt": ("```{figure} x.png\n:alt: weights, 26 GB\n```", 2),
@@ -291,6 +294,10 @@ IN_CODE = {
     "key with a unit": 'row["x"] = {"gib": 24.2}',
     "keyword with a unit": "bar(limit_gib=80)",
     "percent": "overhead_percent = 10",
+    "columns": 'frame([["13B", 26]], columns=["Model", "Memory (GB)"])',
+    "a large number": "size = show(26_031_728_640)",
+    "a large float": "parameters = 13.02e9",
+    "a role in text": 'say("{calc}`26 GB <weights_bytes(1)>`")',
     "magic": "%echo 26 GB",
     "no Python": "this is 26 GB, not Python",
     "key of another table": '{"a": {"%": 5}}',
@@ -310,6 +317,9 @@ FREE_IN_CODE = {
     "product behind a name": 'say(f"{count} × {card.name}")',
     "fold": "range(2, 5)",
     "flag": "show_bytes = True",
+    "conversions": "x = y / 10**9 + 2**30 + 1e9 + 1_000_000 + 1_073_741_824",
+    "role of a figure": 'say(f"{{fig}}`{item.documented} <{item.id}>`")',
+    "counts in columns": 'frame([["13B", 40]], columns=["Model", "Layers"])',
 }
 
 

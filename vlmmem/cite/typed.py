@@ -6,7 +6,8 @@ with their origin in `vlmmem.cite.prose`), code, addresses, comments, layout (``
 that hold (1 KiB = 1,024 B), and the names, versions and dates of ``typed.json``, each with its reason.
 
 Inline code that is nothing but a quantity is scanned, since no code reads so. Of a code cell all that can
-reach the page is scanned: text, also in pieces, comments, and numbers under a name or heading with a unit.
+reach the page is scanned: text, also in pieces, comments, numbers under a name or heading with a unit, and
+numbers too large for a count.
 """
 
 import ast
@@ -57,11 +58,11 @@ _FLOP = "[kmgtpez]?flops?|(?:mega|giga|tera|peta|exa)[- ]?flops?|[kmgt]macs?|[gt
 _TIME = r"(?:nano|micro|milli)?-?seconds?(?!-)|secs?|msecs?|minutes?|mins?(?!\()|hours?|hrs?"
 _PERCENT = r"per-?\s?cent(?:age\s+points?)?|pct"
 _RATE = r"(?:[a-z][\w-]*\s+){0,2}(?:[a-z][\w-]*\s*)?(?:/\s*|per\s+)(?:s|sec|second|min|minute|h|hour)"
-_SIGNS = f"{_BYTE_SIGN}|{_BYTE_WORD}|{_FLOP}|[kmg]?hz|gigs?"
+_SIGNS = f"{_BYTE_SIGN}|{_BYTE_WORD}|{_FLOP}|[kmg]?hz|gigs?|[fqrt]ps"
 _UNIT = rf"(?:(?:(?i:{_SIGNS}|{_TIME}|{_PERCENT}|{_RATE})|[mnμu]s|[GTP]F)(?![A-Za-z0-9_])|[%‰])"
 _PER = r"(?:\s*/\s*[A-Za-z]+|\s+(?:per|a)\s+[A-Za-z]+)?"
 _KIND = r"(?:(?:decimal|binary|usable|more|additional|extra|full|whole|spare|free|other|total|raw)\s+)?"
-_GAP = rf"(?:-|\s*[(\[]?\s*{_KIND})"
+_GAP = rf"(?:-|\s*(?:[(\[]\s*(?:in\s+)?)?{_KIND})"
 # One letter is a unit behind a number only; 13B, which names a size class, is let pass by typed.json.
 _LETTER = r"(?:\s*[BGs]|\s+h)(?![A-Za-z0-9_(^=])"
 _MORE = (
@@ -97,6 +98,8 @@ _HEADS_A_COLUMN = re.compile(
     rf"(?:^|[\s(\[,/])(?P<unit>(?i:{_SIGNS}|milliseconds?|seconds?|minutes?|hours?|{_PERCENT})(?:/[A-Za-z]+)?|[mμnu]s|%)"
     r"(?=$|[\s)\],.;:/])|[(\[,]\s*(?P<letter>[BsxX×])\s*(?:[)\]]|$)"
 )
+
+_IN_A_CAPTION = re.compile(r"(?:\bin\s|[(\[])\s*[^\s()\[\]]+(?:[)\],.;:]|\s|$)")
 
 # --- what is free ----------------------------------------------------------------------------------------
 
@@ -384,7 +387,7 @@ def _inline(text: str) -> str:
     text = re.sub(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])*)\](?![\w])", r"\1", text)
     text = re.sub(r"\{[^{}\n]*\}", lambda match: _LAYOUT_ATTRIBUTE.sub("", match[0]), text)
     text = _TAG.sub(_tag, text)
-    text = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+    text = re.sub(r"\\([ !-/:-@\[-`{-~])", r"\1", text)
     text = html.unescape(text)
     text = re.sub(r"\*{2,}|~~|(?<!\d)\*|\*(?!\d)|(?<![A-Za-z0-9])_+|_+(?![A-Za-z0-9])|__", "", text)
     return _normal(text)
@@ -404,16 +407,17 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
         line += piece.count("\n")
 
 
-def _headed(rows: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
-    """Bare numbers in a table whose column or row is headed by a unit; cells are (line, text)."""
+def _headed(rows: Sequence[Sequence[Finding]], caption: str = "") -> Iterator[Finding]:
+    """Bare numbers in a table whose column, row or caption names a unit; cells are (line, text)."""
     if not rows:
         return
     clean = [[(line, " ".join(_inline(text).replace(_EDGE, " ").split())) for line, text in row] for row in rows]
+    above = _HEADS_A_COLUMN.search(match[0]) if (match := _IN_A_CAPTION.search(_free(_inline(caption)))) else None
     over = [_HEADS_A_COLUMN.search(_free(text)) for _, text in clean[0]]
     for row in clean[1:]:
         left = _HEADS_A_COLUMN.search(_free(row[0][1])) if row else None
         for column, (line, text) in enumerate(row):
-            head = (over[column] if column < len(over) else None) or (left if column else None)
+            head = (over[column] if column < len(over) else None) or ((left or above) if column else None)
             if head and _BARE.fullmatch(text):
                 yield line, f"{text} {head['unit'] or head['letter']}"
 
@@ -472,7 +476,7 @@ class _Page:
     def __init__(self, source: str, *, front_matter: bool = True) -> None:
         self.lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self.found: list[Finding] = []
-        self.open: list[tuple[str, int]] = []
+        self.open: list[tuple[str, int, str]] = []
         self.at = self._front_matter() if front_matter else 0
 
     def _front_matter(self) -> int:
@@ -525,7 +529,7 @@ class _Page:
                     block = []
         if block:
             self._flush(block, first)
-        for _, number in self.open:
+        for _, number, _ in self.open:
             self.found.append((number, "a fence that is never closed"))
         return sorted(set(self.found))
 
@@ -564,7 +568,7 @@ class _Page:
             ]
             for number, cell in itertools.chain.from_iterable(rows):
                 self.found += _in_block(cell, number)
-            self.found += _headed(rows)
+            self.found += _headed(rows, self.open[-1][2] if self.open else "")
             return
         text = "\n".join([_ITEM.sub("", block[0], count=1), *block[1:]])
         self.found += _in_block(text, first)
@@ -584,19 +588,19 @@ class _Page:
             self.found += _in_block(info, line)
             self.at += 1
             if info:
-                self.open.append((mark, line))
+                self.open.append((mark, line, ""))
             return
-        if directive and name not in _PATH_ARGUMENT:
-            self.found += _in_block(directive["argument"], line)
+        caption = directive["argument"] if directive and name not in _PATH_ARGUMENT else ""
+        self.found += _in_block(caption, line)
         self.at += 1
         if directive:
             self._options()
         if verbatim or name in {"code-cell", "math", "list-table", "csv-table", "raw"}:
             body = self._body(fence)
             if not verbatim:
-                self._special(name, body)
+                self._special(name, body, caption)
         elif directive:
-            self.open.append((mark, line))
+            self.open.append((mark, line, caption if name == "table" else ""))
 
     @staticmethod
     def _closes(mark: str, opening: str) -> bool:
@@ -633,7 +637,7 @@ class _Page:
                 if self._closes(closing["fence"], fence["fence"]):
                     self.at += 1
                     return body
-                if any(self._closes(closing["fence"], mark) for mark, _ in self.open):
+                if any(self._closes(closing["fence"], mark) for mark, *_ in self.open):
                     return body
             if line.strip() and not quoted and len(line) - len(line.lstrip()) < indent:
                 self.found += _in_block(line, self.at + 1)
@@ -642,7 +646,7 @@ class _Page:
         self.found.append((first, "a fence that is never closed"))
         return body
 
-    def _special(self, name: str, body: list[tuple[int, str]]) -> None:
+    def _special(self, name: str, body: list[tuple[int, str]], caption: str) -> None:
         first = body[0][0] if body else self.at
         text = "\n".join(line for _, line in body)
         if name == "code-cell":
@@ -656,7 +660,7 @@ class _Page:
         else:
             page = _Page(text, front_matter=False)
             self.found += [(first + line - 1, quantity) for line, quantity in page.walk()]
-            self.found += _headed(_csv_rows(text, first) if name == "csv-table" else _list_rows(body))
+            self.found += _headed(_csv_rows(text, first) if name == "csv-table" else _list_rows(body), caption)
 
 
 def _list_rows(body: Iterable[tuple[int, str]]) -> list[list[Finding]]:
@@ -699,6 +703,9 @@ _NAMES_A_UNIT = re.compile(
 _FORMAT = re.compile(r"[,~+$]*(?:\.\d+)?~?[%a-zA-Z]")
 _FIELD = re.compile(r"\{[^{}\s]*\}|%(?:\(\w+\))?[-+ #0]*\d*(?:\.\d+)?[diouxXeEfFgGrsa]")
 
+# A role that code spells is compared with nothing, so what it would read is text.
+_SPELT_ROLE = re.compile(r"\{(?:fig|calc)\}`([^`<]*)")
+
 
 class _Hole:
     """Takes any format and any access, and prints as a hole."""
@@ -728,7 +735,7 @@ def _text_of(node: ast.expr, computed: list[ast.expr]) -> str | None:
     """The text that an expression spells, holes for what is computed; None where it is no text."""
     match node:
         case ast.Constant(value=str() as text):
-            return _FIELD.sub(HOLE, text) if not _FORMAT.fullmatch(text) else HOLE
+            return _FIELD.sub(HOLE, _SPELT_ROLE.sub(r"\1 `", text)) if not _FORMAT.fullmatch(text) else HOLE
         case ast.JoinedStr(values=values):
             parts = []
             for value in values:
@@ -805,10 +812,20 @@ def _numbers(node: ast.expr) -> Iterator[tuple[int, str]]:
                 yield from _numbers(item)
 
 
+def _is_a_quantity(number: float) -> bool:
+    """Whether a number in code is too large for a count and no power that converts units."""
+    if abs(number) < 100_000 or number != number or number in {float("inf"), float("-inf")}:
+        return False
+    whole = int(abs(number))
+    return whole & (whole - 1) != 0 and str(whole).strip("0") != "1"
+
+
 def _under_a_unit(node: ast.AST, *, parameters: bool) -> Iterator[Finding]:
     """Typed numbers under a name, a keyword or a heading that carries a unit."""
     pairs: list[tuple[str, ast.expr]] = []
     match node:
+        case ast.Constant(value=int() | float() as number) if _is_a_quantity(number) and not parameters:
+            yield node.lineno, f"{number:,}"
         case ast.Assign(targets=targets, value=value) if not parameters:
             pairs = [(target.id, value) for target in targets if isinstance(target, ast.Name)]
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if not parameters:
@@ -821,12 +838,21 @@ def _under_a_unit(node: ast.AST, *, parameters: bool) -> Iterator[Finding]:
                 for key, value in zip(keys, values, strict=True)
                 if isinstance(key, ast.Constant) and isinstance(key.value, str)
             ]
+        case ast.Call(args=[ast.List(elts=rows), *_], keywords=words):
+            named = next((word.value for word in words if word.arg == "columns"), None)
+            pairs = [
+                (head.value, cell)
+                for row in rows
+                if isinstance(row, ast.List | ast.Tuple) and isinstance(named, ast.List)
+                for head, cell in zip(named.elts, row.elts, strict=False)
+                if isinstance(head, ast.Constant) and isinstance(head.value, str)
+            ]
     for name, value in pairs:
         head = _HEADS_A_COLUMN.search(_normal(name))
         unit = _NAMES_A_UNIT.search(name)
         if head or unit:
-            for line, number in _numbers(value):
-                yield line, f"{number} {(head['unit'] or head['letter']) if head else name}"
+            for line, digits in _numbers(value):
+                yield line, f"{digits} {(head['unit'] or head['letter']) if head else name}"
 
 
 def _strings(tree: ast.AST, *, parameters: bool, docstrings: bool) -> Iterator[tuple[int, int, str]]:
@@ -869,7 +895,7 @@ def _in_code(source: str, first: int, *, parameters: bool = False, docstrings: b
     for node in ast.walk(tree):
         found += _under_a_unit(node, parameters=parameters)
     for start, end, text in _strings(tree, parameters=parameters, docstrings=docstrings):
-        page = _Page(text, front_matter=False)
+        page = _Page(_SPELT_ROLE.sub(r"\1 `", text), front_matter=False)
         found += [(min(start + line - 1, end), quantity) for line, quantity in page.walk() if "fence" not in quantity]
     for match in re.finditer(r"^\s*[%!].*", source, re.MULTILINE):
         found += _in_block(match[0].lstrip(" %!"), source.count("\n", 0, match.start()) + 1)
