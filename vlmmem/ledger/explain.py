@@ -160,6 +160,8 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
     hits: list[Hit] = []
     seen: set[int] = set()
     step = 2 * printed.half_step
+    prints = (printed.low - printed.half_step, printed.low + printed.half_step)
+    near = (printed.low / 2, printed.low * 2)
     searched = 0
     for formula, arguments in _cases(printed, model, context, batch):
         given = Arguments(f"explain {value}", arguments, lambda name: book.by_id[name].printed)
@@ -170,9 +172,9 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
             assert ends is not None  # the rules that are searched all give a number
             number = ends[0]
             searched += 1
-            if printed.low <= 2 * number and number <= 2 * printed.low:
+            if near[0] <= number <= near[1]:
                 seen.add(number // step)
-            if stands or not printed.matches(number):
+            if stands or not prints[0] <= number <= prints[1]:
                 continue
             # the literal reading comes first, and where it prints the value no convention is needed
             stands = name == LITERAL

@@ -29,6 +29,11 @@ BINARY_K = 1024
 _DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 
 
+@lru_cache(maxsize=1024)
+def _fraction(value: int | str) -> Fraction:
+    return Fraction(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """The arguments of one figure, read by name; every complaint names the figure."""
@@ -50,7 +55,7 @@ class Arguments:
         if isinstance(value, str) and ":" in value:
             return self.printed(value).low
         if type(value) is int or (isinstance(value, str) and _DECIMAL.fullmatch(value)):
-            return Fraction(value)
+            return _fraction(value)
         raise InputError(
             f"{self.where}: argument {name!r} is {value!r}; a whole number, a decimal in quotes or a figure's id"
             " is needed"
@@ -142,11 +147,16 @@ def _round_to(value: Fraction, step: Fraction) -> Fraction:
     return half_up.numerator // half_up.denominator * step
 
 
+@lru_cache(maxsize=1024)
+def _count(name: str) -> int:
+    return catalog.find_model(name).parameters
+
+
 def _parameters(arguments: Arguments, settings: Settings, default: str) -> Fraction:
     if arguments.has("parameters"):
         return arguments.number("parameters")
     model = arguments.model()
-    return Fraction(model.nominal_parameters if (settings.parameters or default) == "nominal" else model.parameters)
+    return Fraction(model.nominal_parameters if (settings.parameters or default) == "nominal" else _count(model.id))
 
 
 def _bytes_per_parameter(arguments: Arguments) -> Fraction:
