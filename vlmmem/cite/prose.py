@@ -24,7 +24,7 @@ _FENCE = re.compile(r"(?P<fence>`{3,}(?=[^`]*$)|~{3,}|:{3,})[ \t]*(?P<info>\S*)"
 _CODE_DIRECTIVES = ("{code", "{sourcecode", "{math", "{literalinclude", "{raw", "{mermaid")
 _SIZE_UNIT = re.compile(r"(?:[kKMGTP]i?)?(?:[Bb]|[Bb]its?|[Bb]ytes?|FLOPS?)")
 _READABLE = re.compile(
-    r"(?P<about>[~≈] ?)?(?P<number>-?\d[\d,]*(?:\.\d+)?)(?P<gap>[ \u00a0\u202f]?)(?P<unit>.*)", re.DOTALL
+    r"(?P<about>[~≈] ?)?(?P<number>-?\d[\d,]*(?:\.\d+)?)(?P<gap>[ \n\u00a0\u202f]?)(?P<unit>.*)", re.DOTALL
 )
 FIELDS = ("documented", "computed", "correct", "says")
 
