@@ -129,17 +129,11 @@ def _places(node: ast.AST, place: _Place) -> Iterator[_Place]:
 
 def _is_text(node: ast.AST) -> bool:
     """A docstring, or a string below an attribute that documents it."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _is_public_list(node: ast.AST) -> bool:
-    return isinstance(node, ast.Assign) and any(
-        isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
-    )
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
 
 
 def _is_bare_condition(node: ast.AST) -> bool:
@@ -237,9 +231,7 @@ def _said(tree: ast.Module, place: _Place) -> str:
     """The statement around the place, on one line; of a compound statement the part before its colon."""
     statements = [(here, node) for here, node in _nodes_on(tree, place) if isinstance(node, ast.stmt)]
     _, statement = statements[-1]
-    if isinstance(
-        statement, ast.If | ast.For | ast.While | ast.With | ast.FunctionDef | ast.ClassDef | ast.Try
-    ):
+    if isinstance(statement, ast.If | ast.For | ast.While | ast.With | ast.FunctionDef | ast.ClassDef | ast.Try):
         statement = copy.copy(statement)
         statement.body = [ast.Pass()]
         if hasattr(statement, "orelse"):
@@ -368,11 +360,7 @@ def _apply(mutant: Mutant, root: Path) -> None:
     exec(mutant.code(), vars(module))
     for name, was in old.items():
         now = vars(module)[name]
-        if (
-            isinstance(was, FunctionType)
-            and isinstance(now, FunctionType)
-            and was.__module__ == module.__name__
-        ):
+        if isinstance(was, FunctionType) and isinstance(now, FunctionType) and was.__module__ == module.__name__:
             was.__code__, was.__defaults__, was.__kwdefaults__ = (
                 now.__code__,
                 now.__defaults__,
@@ -449,12 +437,8 @@ def _as_table(mutant: Mutant) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Test the mutants of a folder; 0 where every survivor is explained and every explanation is needed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "files", nargs="*", help="modules to change, from the root (default: all of --folder)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="modules to change, from the root (default: all of --folder)")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--folder", default="vlmmem/memory")
     parser.add_argument("--tests", nargs="+", default=["tests", "vlmmem"])
@@ -472,9 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     began = time.perf_counter()
     files = given.files or sorted(str(path.relative_to(root)) for path in (root / given.folder).rglob("*.py"))
-    mutants = [
-        mutant for file in files for mutant in mutants_of(file, (root / file).read_text(encoding="utf-8"))
-    ]
+    mutants = [mutant for file in files for mutant in mutants_of(file, (root / file).read_text(encoding="utf-8"))]
     runner = Runner(root, mutants, given.workers)
     chosen = [*_OPTIONS, "-m", given.marked]
     code = pytest.main([*chosen, *given.tests], plugins=[runner])
@@ -498,8 +480,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.files:
         for file, function, before, after in explained.keys() - {mutant.key for mutant, _ in survivors}:
             problems.append(
-                f"{given.explained}: {file}: {function}: {before} -> {after}: no such change survives; "
-                "take it out"
+                f"{given.explained}: {file}: {function}: {before} -> {after}: no such change survives; take it out"
             )
     print("\n", *problems, sep="\n")
     print(

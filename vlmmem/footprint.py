@@ -155,9 +155,7 @@ def _weights(model: Model, number: Format, parallelism: Parallelism) -> tuple[Te
         if number.scope == "all":
             formula = f"{parameters:,} parameters x ({bits}) bits / 8{split}"
         elif part == "language":
-            formula = (
-                f"{parameters:,} parameters: linear layers x ({bits}) bits, the rest x 16 bits, / 8{split}"
-            )
+            formula = f"{parameters:,} parameters: linear layers x ({bits}) bits, the rest x 16 bits, / 8{split}"
         else:
             formula = f"{parameters:,} parameters x 16 bits / 8{split}"
         name = "weights" if len(parts) == 1 else f"weights:{part}"
@@ -206,11 +204,7 @@ def _runtime(parallelism: Parallelism) -> Term:
 def _notes(model: Model, workload: Workload) -> tuple[str, ...]:
     notes = []
     if workload.context > model.max_positions:
-        notes.append(
-            f"{workload.context:,} tokens are over the {model.max_positions:,} positions of {model.id}"
-        )
+        notes.append(f"{workload.context:,} tokens are over the {model.max_positions:,} positions of {model.id}")
     if model.sliding_window is not None and workload.context > model.sliding_window:
-        notes.append(
-            f"each layer keeps {model.sliding_window:,} tokens (its sliding window); engines keep some more"
-        )
+        notes.append(f"each layer keeps {model.sliding_window:,} tokens (its sliding window); engines keep some more")
     return tuple(notes)

@@ -44,9 +44,7 @@ class Gpu:
             if type(value) is not int or value <= 0:
                 raise InputError(f"{self.id}: {field!r} is {value!r}; a positive integer is needed")
         if self.memory_basis not in BASES:
-            raise InputError(
-                f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed"
-            )
+            raise InputError(f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,9 +94,7 @@ FAMILIES: dict[str, Family] = {
         lm_head_bias=True,
     ),
     "llava": Family(_TRANSFORMERS + "llava/modeling_llava.py", projector="mlp"),
-    "llava_next": Family(
-        _TRANSFORMERS + "llava_next/modeling_llava_next.py", projector="mlp", image_newline=True
-    ),
+    "llava_next": Family(_TRANSFORMERS + "llava_next/modeling_llava_next.py", projector="mlp", image_newline=True),
 }
 
 
@@ -191,9 +189,7 @@ class Model:
             value = getattr(self, field)
             if type(value) is not int or value <= 0:
                 raise InputError(f"{where}: {field!r} is {value!r}; a positive integer is needed")
-        if self.sliding_window is not None and (
-            type(self.sliding_window) is not int or self.sliding_window <= 0
-        ):
+        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window <= 0):
             raise InputError(
                 f"{where}: 'sliding_window' is {self.sliding_window!r}; a positive integer or null is needed"
             )

@@ -70,9 +70,7 @@ def exact(value: Number) -> Fraction:
 def _read(digits: str) -> Fraction:
     """The number that digits with commas and a point stand for."""
     if len(digits) > MOST_DIGITS:
-        raise InputError(
-            f"{digits[:20]}...: {len(digits)} characters; a number of up to {MOST_DIGITS} is needed"
-        )
+        raise InputError(f"{digits[:20]}...: {len(digits)} characters; a number of up to {MOST_DIGITS} is needed")
     return Fraction(digits.replace(",", ""))
 
 
@@ -99,9 +97,7 @@ def rounded(value: Number, decimals: int) -> str:
     """
     number = exact(value)
     if type(decimals) is not int or not 0 <= decimals <= MOST_DIGITS:
-        raise InputError(
-            f"decimals: {decimals!r} was given; a whole number from 0 to {MOST_DIGITS} is needed"
-        )
+        raise InputError(f"decimals: {decimals!r} was given; a whole number from 0 to {MOST_DIGITS} is needed")
     if abs(number) >= 10**MOST_DIGITS:
         raise InputError(f"a number of more than {MOST_DIGITS} digits cannot be shown")
     scaled = abs(number) * 10**decimals + Fraction(1, 2)
@@ -189,8 +185,7 @@ class Printed:
         """
         ends = (exact(low), exact(low if high is None else high))
         return all(
-            abs(end - printed) <= self.half_step
-            for end, printed in zip(ends, (self.low, self.high), strict=True)
+            abs(end - printed) <= self.half_step for end, printed in zip(ends, (self.low, self.high), strict=True)
         )
 
 

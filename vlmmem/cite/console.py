@@ -6,10 +6,10 @@ command, must be its output. Other commands (``$ make book``) have no output sho
 
 import re
 import shlex
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 
-_BLOCK = re.compile(r"^```console\n(?P<body>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(r"^```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMPT = "$ "
 
 
@@ -18,11 +18,9 @@ def output_of(command: str) -> str:
     from vlmmem.cli import main
 
     printed = StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        try:
-            main(shlex.split(command)[1:])
-        except SystemExit:  # --help and --version end the program
-            pass
+    # --help and --version end the program
+    with redirect_stdout(printed), redirect_stderr(printed), suppress(SystemExit):
+        main(shlex.split(command)[1:])
     return printed.getvalue().rstrip("\n")
 
 
@@ -40,8 +38,8 @@ def _examples(body: str) -> list[tuple[str, str]]:
 def _run(body: str) -> str:
     shown = []
     for command, output in _examples(body):
-        ours = command.startswith(f"{_PROMPT}vlmmem ")
         shown.append(command)
+        ours = command.startswith(f"{_PROMPT}vlmmem ")
         fresh = output_of(command.removeprefix(_PROMPT)) if ours else output
         if fresh:
             shown.append(fresh)
@@ -49,9 +47,9 @@ def _run(body: str) -> str:
 
 
 def fix_console(text: str) -> str:
-    """The text with the output of every example as the command prints it now.
+    r"""The text with the output of every example as the command prints it now.
 
-    >>> fix_console("```console\\n$ vlmmem --version\\nold\\n```").splitlines()[2].startswith("vlmmem ")
+    >>> fix_console("```console\n$ vlmmem --version\nold\n```").splitlines()[2].startswith("vlmmem ")
     True
     """
     return _BLOCK.sub(lambda match: f"```console\n{_run(match['body'])}```", text)

@@ -60,9 +60,7 @@ def _value(node: ast.expr, source: str) -> Any:
         case ast.Subscript(value=inner, slice=key):
             owner = _value(inner, source)
             if not isinstance(owner, Mapping | list | tuple):
-                raise InputError(
-                    f"{source!r}: {ast.unparse(inner)!r} is {_kind(owner)}; a table or a list is needed"
-                )
+                raise InputError(f"{source!r}: {ast.unparse(inner)!r} is {_kind(owner)}; a table or a list is needed")
             return owner[_value(key, source)]
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             numbers = (_number(_value(side, source), side, source) for side in (left, right))
@@ -74,9 +72,7 @@ def _value(node: ast.expr, source: str) -> Any:
             if len(given) != len(keywords):
                 raise InputError(f"{source!r}: '**' is not allowed")
             return getattr(vlmmem, name)(*(_value(item, source) for item in arguments), **given)
-    raise InputError(
-        f"{source!r}: {ast.unparse(node)!r} is not allowed; numbers, + - * / and vlmmem's functions are"
-    )
+    raise InputError(f"{source!r}: {ast.unparse(node)!r} is not allowed; numbers, + - * / and vlmmem's functions are")
 
 
 @lru_cache(maxsize=4096)

@@ -27,6 +27,9 @@ all (phi's head takes 2 V B more where a pass of several sequences keeps the las
 whose sliding window is no longer than T adds a mask of T^2 bytes and may peak in its attention kernel. A
 decode step may peak where the cache grows: one layer's values then lie in memory twice.
 
+Each image in a pass of LLaVA-1.5 adds 4 P H + 4 (P + 1) Hv bytes to what stands (P patches, Hv hidden_size of
+the tower) and 2 P H to the logits; any image adds a mask of N bytes to what stands.
+
 Every other moment is smaller: what comes before the last layer misses that layer's KV cache.
 """
 
@@ -131,18 +134,21 @@ def forward_peak_bytes(
     dtype: str = "bf16",
     attention: str = "sdpa",
     logits: str = "last",
+    images: int = 0,
 ) -> int:
     """Bytes at the peak of a prefill, over the weights and over `kv_cache_bytes(model, context, batch)`.
 
     One pass of all tokens through transformers, cache empty, sequences of equal length without padding.
 
     Args:
-        model: a model or its name. Of a vision-language model the pass of text without images.
-        context: tokens of each sequence.
+        model: a model or its name.
+        context: tokens of each sequence, those of images among them.
         batch: sequences in the pass.
         dtype: format of weights, activations and cache: "bf16" or "fp16".
         attention: the attention kernel: "sdpa" (PyTorch's scaled_dot_product_attention).
         logits: whose logits are computed: "last" (of each sequence's last token, as `generate` does), "all".
+        images: images in the pass, over all sequences; covered for LLaVA-1.5. Their pixels are not counted,
+            like the token ids: they are there before the pass.
 
     Raises:
         InputError: outside the domain that was checked; the line says what is covered.
@@ -155,7 +161,8 @@ def forward_peak_bytes(
     >>> 2 * tokens * (3 * intermediate + 4 * hidden) + 8192 * (4 * head_dim + 8)
     10154475520
     """
-    return max(forward_moments(model, context, batch, dtype=dtype, attention=attention, logits=logits).values())
+    moments = forward_moments(model, context, batch, dtype=dtype, attention=attention, logits=logits, images=images)
+    return max(moments.values())
 
 
 def forward_moments(
@@ -166,6 +173,7 @@ def forward_moments(
     dtype: str = "bf16",
     attention: str = "sdpa",
     logits: str = "last",
+    images: int = 0,
 ) -> dict[str, int]:
     """Bytes of each moment of a prefill, by name; the largest is `forward_peak_bytes` (arguments there).
 
@@ -181,7 +189,8 @@ def forward_moments(
     _check(model, context, batch, dtype, attention)
     if logits not in _LOGITS:
         raise InputError(f"logits: {logits!r} was given; {' and '.join(_LOGITS)} are covered")
-    return _moments(_Pass(model, batch, context, cached=0, all_logits=logits == "all"))
+    _check_images(model, images, batch * context)
+    return _moments(_Pass(model, batch, context, cached=0, all_logits=logits == "all", images=images))
 
 
 def decode_peak_bytes(
@@ -229,7 +238,7 @@ def decode_moments(
             f"context: a decode step of {model.id} was checked for contexts shorter than its sliding window "
             f"of {model.sliding_window} tokens; {context} was given"
         )
-    return _moments(_Pass(model, batch, tokens=1, cached=context - 1, all_logits=False))
+    return _moments(_Pass(model, batch, tokens=1, cached=context - 1, all_logits=False, images=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +250,7 @@ class _Pass:
     tokens: int
     cached: int
     all_logits: bool
+    images: int
 
     @property
     def n(self) -> int:
@@ -276,6 +286,25 @@ class _Pass:
         copies = 1 if self.model.sliding_window is None else 2
         return beside + copies * old if self.cached else 0
 
+    @property
+    def image_features(self) -> int:
+        """Bytes of the images as the decoder takes them, one vector a patch."""
+        tower = self.model.vision
+        return 0 if tower is None else _ACTIVATION * self.images * tower.patches * self.model.hidden_size
+
+    @property
+    def image_standing(self) -> int:
+        """Bytes that the images leave standing through every layer.
+
+        Their features twice (as projected, and joined), two hidden states of the tower with its class token
+        (the last and the one that is projected), and a mask of the tokens that they replace.
+        """
+        tower = self.model.vision
+        if tower is None or not self.images:
+            return 0
+        states = 2 * _ACTIVATION * self.images * (tower.patches + 1) * tower.hidden_size
+        return 2 * self.image_features + states + _BOOL * self.n
+
     def rotary(self, dimensions: int) -> int:
         """Bytes of the 16-bit cosines and sines and of the positions, shared by the sequences."""
         return self.tokens * (2 * _ACTIVATION * dimensions + _INT64)
@@ -284,6 +313,7 @@ class _Pass:
 def _moments(step: _Pass) -> dict[str, int]:
     count, _ = _FAMILIES[step.model.architecture]
     standing, attention, normalisation, mlp = count(step)
+    standing += step.image_standing
     moments = {
         "attention": standing + attention,
         "normalisation": standing + normalisation,
@@ -294,7 +324,9 @@ def _moments(step: _Pass) -> dict[str, int]:
     kept = step.tokens if step.all_logits else 1
     has_gaps = kept < step.tokens and step.batch > 1
     copies = 2 if step.model.family.lm_head_bias and has_gaps else 1
-    moments["logits"] = step.hidden + copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
+    logits = copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
+    # The image features are part of the pass's answer.
+    moments["logits"] = step.hidden + step.image_features + logits
     # A sliding layer is cut to its window after the pass: until then it holds every token.
     uncut = 2 * step.model.layers * step.keys - kv_cache_bytes(step.model, step.tokens, step.batch)
     return {name: value + uncut for name, value in moments.items()}
@@ -432,6 +464,22 @@ def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -
         raise InputError(
             f"context: {context} tokens were given; {model.id} has learned positions for "
             f"{model.max_positions}, and no pass runs beyond them"
+        )
+
+
+def _check_images(model: Model, images: int, tokens: int) -> None:
+    if type(images) is not int or images < 0:
+        raise InputError(f"images: {images!r} was given; an integer of 0 or more is needed")
+    if not images:
+        return
+    if model.architecture != "llava" or model.vision is None:
+        raise InputError(
+            f"images: a pass of {model.id} with images was not checked; models of architecture 'llava' are covered"
+        )
+    if images * model.vision.patches > tokens:
+        raise InputError(
+            f"images: {images} of {model.vision.patches} tokens each were given for {tokens} tokens in all "
+            "sequences; the context counts the tokens of images too"
         )
 
 

@@ -21,12 +21,10 @@ PRESENTATION = ("charts.py", "cli.py", "notebook.py", "published", "sphinx")
 
 def _sources(package: str) -> "Iterator[str]":
     for folder, folders, files in os.walk(package):
-        if folder == package:
-            folders[:] = [name for name in folders if name not in PRESENTATION]
-            files = [name for name in files if name not in PRESENTATION]
-        folders.sort()
+        left_out = PRESENTATION if folder == package else ()
+        folders[:] = sorted(name for name in folders if name not in left_out)
         for name in sorted(files):
-            if name.endswith((".py", ".json")):
+            if name.endswith((".py", ".json")) and name not in left_out:
                 yield os.path.join(folder, name)
 
 
