@@ -81,9 +81,7 @@ def test_inferences_weights(parameters: int, width: float) -> None:
 
 
 @given(LAYERS, st.integers(1, 128), st.integers(1, 256), TOKENS, BATCHES, st.sampled_from([4, 2, 1, 0.5]))
-def test_inferences_kv_cache(
-    layers: int, heads: int, width: int, tokens: int, batch: int, element: float
-) -> None:
+def test_inferences_kv_cache(layers: int, heads: int, width: int, tokens: int, batch: int, element: float) -> None:
     given_here = (layers, heads, width, tokens, batch, element)
     assert float(documented.calc_kv_cache_memory_gb(*given_here)) == pytest.approx(
         calc_kv_cache_memory_gb(*given_here), rel=1e-12

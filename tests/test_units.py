@@ -72,9 +72,7 @@ def test_a_rounded_value_prints_its_own_digits(value: Fraction, decimals: int) -
 
 
 @given(st.integers(0, 10**6), st.integers(0, 4), st.fractions(0, 1, max_denominator=1000))
-def test_a_value_farther_than_half_a_step_does_not_match(
-    digits: int, decimals: int, beyond: Fraction
-) -> None:
+def test_a_value_farther_than_half_a_step_does_not_match(digits: int, decimals: int, beyond: Fraction) -> None:
     text = rounded(Fraction(digits, 10**decimals), decimals)
     printed = Printed.parse(f"{text} GB", "GB")
     for sign in (-1, 1):
@@ -132,9 +130,7 @@ def test_what_is_read_of_a_printed_figure(
 def test_no_part_of_a_misprinted_number_is_taken(text: str) -> None:
     with pytest.raises(InputError) as caught:
         Printed.parse(text, "GB")
-    assert str(caught.value) == (
-        f"{text!r}: no number before 'GB'; something like '65.5 GB' or '5-10%' is needed"
-    )
+    assert str(caught.value) == (f"{text!r}: no number before 'GB'; something like '65.5 GB' or '5-10%' is needed")
 
 
 def test_a_range_matches_only_with_both_ends() -> None:
@@ -154,9 +150,7 @@ def test_sizes_are_parsed(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    "text", ["80", "80 Gb", "80 KB", "GB", "", "-1 GB", "1e9 B", "1,5 GB", "1 GB 2", "80 gib"]
-)
+@pytest.mark.parametrize("text", ["80", "80 Gb", "80 KB", "GB", "", "-1 GB", "1e9 B", "1,5 GB", "1 GB 2", "80 gib"])
 def test_what_is_no_size_is_told(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_size(text)
