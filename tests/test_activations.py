@@ -37,7 +37,7 @@ def moments_of(case: dict[str, Any]) -> dict[str, int]:
     model, context, batch, dtype = shaped(case), case["context"], case["batch"], case["dtype"]
     if case["step"] == "decode":
         return decode_moments(model, context, batch, dtype=dtype)
-    return forward_moments(model, context, batch, dtype=dtype, logits=case["logits"])
+    return forward_moments(model, context, batch, dtype=dtype, logits=case["logits"], images=case["images"])
 
 
 def peak_of(case: dict[str, Any]) -> int:
@@ -45,7 +45,7 @@ def peak_of(case: dict[str, Any]) -> int:
     model, context, batch, dtype = shaped(case), case["context"], case["batch"], case["dtype"]
     if case["step"] == "decode":
         return decode_peak_bytes(model, context, batch, dtype=dtype)
-    return forward_peak_bytes(model, context, batch, dtype=dtype, logits=case["logits"])
+    return forward_peak_bytes(model, context, batch, dtype=dtype, logits=case["logits"], images=case["images"])
 
 
 @pytest.mark.parametrize("model", sorted({case["model"] for case in CASES}))
@@ -111,6 +111,7 @@ def test_a_sliding_window_one_token_longer_than_the_pass_needs_no_mask() -> None
 
 
 GATED = find_model("llama-2-7b")
+LLAVA = find_model("llava-1.5-7b")
 OUTSIDE: list[tuple[Callable[[], object], str]] = [
     (
         lambda: forward_peak_bytes(GATED, 16, dtype="fp32"),
@@ -176,6 +177,34 @@ OUTSIDE: list[tuple[Callable[[], object], str]] = [
         "phi-2: heads of 31 dimensions were not checked; 32 or more are covered for 'phi'",
     ),
     (
+        lambda: forward_peak_bytes(LLAVA, 600, images=-1),
+        "images: -1 was given; an integer of 0 or more is needed",
+    ),
+    (
+        lambda: forward_peak_bytes(LLAVA, 600, images=1.0),  # type: ignore[arg-type]
+        "images: 1.0 was given; an integer of 0 or more is needed",
+    ),
+    (
+        lambda: forward_peak_bytes(GATED, 600, images=1),
+        "images: a pass of llama-2-7b with images was not checked; models of architecture 'llava' are covered",
+    ),
+    (
+        lambda: forward_peak_bytes("llava-1.6-34b", 3000, images=1),
+        "images: a pass of llava-1.6-34b with images was not checked; models of architecture 'llava' are",
+    ),
+    (
+        lambda: forward_peak_bytes(LLAVA, 575, images=1),
+        "images: 1 of 576 tokens each were given for 575 tokens in all sequences; the context counts",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(LLAVA, hidden_size=1023), 600, images=1),
+        "images: llava-1.5-7b has a vision tower wider than its decoder, which was not checked",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(LLAVA, intermediate_size=4095), 600, images=1),
+        "images: llava-1.5-7b has a vision tower wider than its decoder, which was not checked",
+    ),
+    (
         lambda: forward_peak_bytes("opt-30b", 2049),
         "context: 2049 tokens were given; opt-30b has learned positions for 2048, and no pass runs beyond them",
     ),
@@ -209,6 +238,8 @@ def test_the_edges_that_are_covered() -> None:
     assert forward_peak_bytes(replace(find_model("phi-2"), heads=80, kv_heads=80, head_dim=32), 16) > 0
     assert forward_peak_bytes("opt-30b", 2048) > 0
     assert decode_peak_bytes("mistral-7b", 4095) > 0
+    narrow = replace(LLAVA, hidden_size=1024, intermediate_size=4096)
+    assert forward_peak_bytes(narrow, 576, images=1) > forward_peak_bytes(narrow, 576)
     # Rotary positions have no table that ends.
     assert forward_peak_bytes("llama-2-7b", 8192) > forward_peak_bytes("llama-2-7b", 4096)
 

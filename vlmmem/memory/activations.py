@@ -476,9 +476,15 @@ def _check_images(model: Model, images: int, tokens: int) -> None:
         raise InputError(
             f"images: a pass of {model.id} with images was not checked; models of architecture 'llava' are covered"
         )
-    if images * model.vision.patches > tokens:
+    tower = model.vision
+    if tower.hidden_size > model.hidden_size or tower.intermediate_size > model.intermediate_size:
         raise InputError(
-            f"images: {images} of {model.vision.patches} tokens each were given for {tokens} tokens in all "
+            f"images: {model.id} has a vision tower wider than its decoder, which was not checked; towers that are "
+            "no wider are covered"
+        )
+    if images * tower.patches > tokens:
+        raise InputError(
+            f"images: {images} of {tower.patches} tokens each were given for {tokens} tokens in all "
             "sequences; the context counts the tokens of images too"
         )
 
