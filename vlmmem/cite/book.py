@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.cite.console import check_console, fix_console
+from vlmmem.cite.expression import evaluate
 from vlmmem.cite.prose import check_text, fix_text
 from vlmmem.errors import InputError
 from vlmmem.ledger import FOLDER, load
@@ -43,7 +44,7 @@ def check(root: Path, folder: Path = FOLDER) -> list[str]:
     """One line for every role whose readable value is not what its origin gives, pages and ledger notes alike."""
     problems = []
     for path in pages(root):
-        text, where = path.read_text(encoding="utf-8"), str(path.relative_to(root))
+        text, where = _read(path), str(path.relative_to(root))
         problems += check_text(text, where) + check_console(text, where)
     for path in ledger_files(folder):
         text = path.read_text(encoding="utf-8")
@@ -59,14 +60,37 @@ def check(root: Path, folder: Path = FOLDER) -> list[str]:
 
 
 def fix(root: Path, folder: Path = FOLDER) -> list[str]:
-    """Rewrite every readable value from its origin. Returns the files that changed."""
+    """Rewrite every readable value from its origin. Returns the files that changed.
+
+    Raises InputError where the ledger cannot be read: every value would look as if it had no origin.
+    """
+    load.cache_clear()
+    load()
     changed = []
+    # A note may quote another entry, and a page both: the ledger first, until it rests.
+    while again := _fix_ledger(folder):
+        changed += again
+        load.cache_clear()
+        evaluate.cache_clear()
     for path in pages(root):
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
         right = fix_console(fix_text(text))
         if right != text:
-            path.write_text(right, encoding="utf-8")
+            path.write_bytes(right.encode())
             changed.append(str(path.relative_to(root)))
+    return list(dict.fromkeys(changed))
+
+
+def _read(path: Path) -> str:
+    """The text with its line ends as they are, so that a rewritten value changes nothing else."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: is not UTF-8; save it as UTF-8") from None
+
+
+def _fix_ledger(folder: Path) -> list[str]:
+    changed = []
     for path in ledger_files(folder):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -75,8 +99,6 @@ def fix(root: Path, folder: Path = FOLDER) -> list[str]:
         if as_data(content) != text:
             path.write_text(as_data(content), encoding="utf-8")
             changed.append(f"{path.parent.name}/{path.name}")
-    if changed:
-        load.cache_clear()
     return changed
 
 
