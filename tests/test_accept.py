@@ -233,7 +233,7 @@ def test_accepting_needs_a_changelog_with_its_heading(copied: tuple[Path, Path])
 
 def test_the_gate_runs_in_the_quick_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("check", "pages", "ledger_texts", "ledger_problems"):
-        monkeypatch.setattr(command.book, name, lambda *_: [])
+        monkeypatch.setattr(f"vlmmem.cite.book.{name}", lambda *_: [])
     monkeypatch.setattr(export, "changes", lambda: ["published/gpus.json: t4: memory_bytes was 1, is 2"])
     assert command.main(["check"]) == 1
     assert "t4: memory_bytes was 1, is 2; 'make accept" in capsys.readouterr().out
