@@ -1,9 +1,11 @@
 """The public face: every name resolves, and none is also the name of a module."""
 
+import ast
 import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +28,17 @@ def test_every_name_stands_in_the_room_that_the_table_says() -> None:
         assert getattr(importlib.import_module(room), name) is getattr(vlmmem, name)
 
 
+def test_the_type_checker_sees_the_same_names() -> None:
+    tree = ast.parse((Path(vlmmem.__file__).with_suffix(".pyi")).read_text(encoding="utf-8"))
+    stubbed = {
+        alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert stubbed == vlmmem._HOME
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = vlmmem.nothing
+        _ = getattr(vlmmem, "nothing")  # noqa: B009 (the checker knows that it is not there)
 
 
 def test_importing_the_face_imports_no_room() -> None:
