@@ -88,7 +88,8 @@ GOOD = """\
 # A page with {{fig}}`{value} <{figure}>` in its title
 
 A figure: {{fig}}`{value} <{figure}>`, a value: {{calc}}`26.0 GB <weights_bytes(13015864320)>`.
-The GPU is an A100 80GB, the format FP16, `12 GB` is code and $M = 12$ a formula.
+The GPU is an A100 80GB, the format FP16, `kv_cache` is code and $M = 12 + x$ a formula.
+A definition: 1 GB = $10^9$ B and 1 GiB = $2^{{30}}$ B.
 
 | a table | of figures |
 |---|---|
@@ -154,6 +155,8 @@ FAULTS = {
     "typed in a caption": ("```{figure} x.svg\n:alt: x\n\nOf 12 GB.\n```", "typed quantity '12 GB'"),
     "typed in HTML": ("<p>It takes <b>12</b> GB.</p>", "typed quantity"),
     "typed in a box": (":::{note}\nIt is 40 % less.\n:::", "page.md:4: WARNING: typed quantity '40 %'"),
+    "typed in a formula": ("It takes $12\\,\\text{GB}$.", "page.md:3: WARNING: typed quantity '12 GB'"),
+    "typed in a formula of its own": ("$$\nM = 12\\,\\mathrm{GB}\n$$", "typed quantity '12 GB'"),
     "typed factor": ("It is 4× faster.", "page.md:3: WARNING: typed quantity '4×"),
     "unknown verdict": ("{verdict}`fine`", "page.md:3: WARNING: verdict 'fine' is not known"),
     "unknown table": ("```{figure-table} nothing\n```", "table 'nothing' is not in the ledger"),
@@ -209,7 +212,10 @@ def test_roles_work_in_titles_and_tables(good: Built) -> None:
 
 
 def test_a_value_shows_its_expression(good: Built) -> None:
-    assert '<abbr class="vlmmem-value vlmmem-calc" title="weights_bytes(13015864320)">26.0 GB</abbr>' in good.page()
+    assert (
+        '<abbr class="vlmmem-value vlmmem-calc vlmmem-whole" title="weights_bytes(13015864320)">26.0 GB</abbr>'
+        in good.page()
+    )
 
 
 def test_outputs_may_hold_quantities_and_roles(good: Built) -> None:

@@ -270,7 +270,7 @@ def _hole(text: str, sign: str = HOLE) -> str:
     return sign + "\n" * text.count("\n")
 
 
-def _formula(tex: str) -> str:
+def formula_text(tex: str) -> str:
     """A formula as text: upright words and units stay, single italic letters are variables."""
     kept: list[str] = []
 
@@ -321,7 +321,7 @@ def _role(name: str, content: str) -> str:
             return content
         return target["text"] if name == "calc" and _names_nothing(target["target"]) else _hole(content)
     if name == "math":
-        return _formula(content)
+        return formula_text(content)
     if name in _UNTYPED or name.startswith(_UNTYPED_PREFIX):
         return _hole(content)
     return target["text"] + "\n" * target["target"].count("\n") if target else content
@@ -364,14 +364,14 @@ def _tag(match: re.Match[str]) -> str:
 def _inline(text: str) -> str:
     """One block of Markdown as a reader sees it, line for line."""
     text = _without_code(text)
-    text = re.sub(r"\$\$(.+?)\$\$", lambda match: _formula(match[1]), text, flags=re.DOTALL)
+    text = re.sub(r"\$\$(.+?)\$\$", lambda match: formula_text(match[1]), text, flags=re.DOTALL)
     text = re.sub(
         r"(?<![\\\w$])\$(?![\s$])((?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)",
-        lambda match: _formula(match[1]),
+        lambda match: formula_text(match[1]),
         text,
         flags=re.DOTALL,
     )
-    text = re.sub(r"\\\((.+?)\\\)", lambda match: _formula(match[1]), text, flags=re.DOTALL)
+    text = re.sub(r"\\\((.+?)\\\)", lambda match: formula_text(match[1]), text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
     text = re.sub(r"\{\{[^{}]*\}\}", lambda match: _hole(match[0]), text)
     text = re.sub(r"\[\^[^\]\s]+\]:?", "", text)
@@ -552,7 +552,7 @@ class _Page:
     def _formula_block(self, past: int) -> None:
         text = "\n".join(self.lines[self.at : past])
         opening, _, tail = text.rpartition("$$")
-        body = _formula(opening.replace("$$", " ")) + " " + tail if opening else _formula(text)
+        body = formula_text(opening.replace("$$", " ")) + " " + tail if opening else formula_text(text)
         self._text(_normal(body), self.at + 1)
         self.at = past
 
@@ -653,7 +653,7 @@ class _Page:
             before = "\n".join(self.lines[: first - 1]).rpartition("{code-cell}")[2]
             self.found += _in_code(text, first, parameters=bool(re.search(r"\bparameters\b", before)))
         elif name == "math":
-            self._text(_normal(_formula(text)), first)
+            self._text(_normal(formula_text(text)), first)
         elif name == "raw":
             self.found += _in_block(text, first)
             self.found += _headed(_html_rows(text, first))

@@ -23,7 +23,7 @@ GENERATED = "vlmmem_generated"
 ENTRY = "vlmmem_entry"
 """Attribute of blocks that came from the ledger: file and entry, which a complaint names instead of page and line."""
 
-_HIDDEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.comment, nodes.image)
+_HIDDEN = (nodes.literal, nodes.literal_block, nodes.comment, nodes.image)
 _GAP = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands for a computed value, so that the words on either side of it do not run together."""
 
@@ -34,6 +34,10 @@ def _is_output(node: nodes.Node) -> bool:
 
 def _text(node: nodes.Node) -> str:
     """The typed text of a block; a gap where something computed, or no prose at all, stands."""
+    from vlmmem.cite.typed import formula_text
+
+    if isinstance(node, nodes.math | nodes.math_block):
+        return formula_text(node.astext())
     if isinstance(node, nodes.Text):
         return node.astext()
     if isinstance(node, _HIDDEN) or _is_output(node):
@@ -49,7 +53,7 @@ def _blocks(node: nodes.Node) -> list[nodes.Element]:
     """The blocks of running text below a node: paragraphs, titles, captions, terms and raw HTML."""
     if not isinstance(node, nodes.Element) or isinstance(node, _HIDDEN) or _is_output(node):
         return []
-    if isinstance(node, nodes.TextElement | nodes.raw):
+    if isinstance(node, nodes.TextElement | nodes.raw | nodes.math_block):
         return [node]
     return [block for child in node.children for block in _blocks(child)]
 

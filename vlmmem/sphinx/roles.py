@@ -21,9 +21,14 @@ COMPUTED = "vlmmem-value"
 """Class of every node whose text comes from the ledger or from code."""
 
 
+def _whole(text: str) -> list[str]:
+    """The class that keeps a number and its unit on one line; a quoted sentence may break."""
+    return ["vlmmem-whole"] if len(text) <= 16 else []
+
+
 def link(figure_id: str, text: str, docname: str, *classes: str) -> pending_xref:
     """A link to a figure's entry that reads ``text``."""
-    label = nodes.inline(text, text, classes=[COMPUTED, *classes])
+    label = nodes.inline(text, text, classes=[COMPUTED, *classes, *_whole(text)])
     return pending_xref(
         text,
         label,
@@ -88,7 +93,10 @@ class CalcRole(_ValueRole):
     def node(self, role: Role) -> nodes.Node:
         """An abbreviation, whose explanation every browser shows."""
         return nodes.abbreviation(
-            role.readable, role.readable, classes=[COMPUTED, "vlmmem-calc"], explanation=role.target
+            role.readable,
+            role.readable,
+            classes=[COMPUTED, "vlmmem-calc", *_whole(role.readable)],
+            explanation=role.target,
         )
 
 

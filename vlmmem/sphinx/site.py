@@ -85,6 +85,14 @@ def drop_thebe(app: "Sphinx", doctree: nodes.document, docname: str) -> None:
             node.parent.remove(node)
 
 
+def say_status(app: "Sphinx", doctree: nodes.document, docname: str) -> None:
+    """Words for the pictographs of myst-nb's table of execution times: not every reader's fonts have them."""
+    words = {"✅": "done", "❌": "failed"}
+    for text in list(doctree.findall(nodes.Text)):
+        if text.astext() in words:
+            text.parent.replace(text, nodes.Text(words[text.astext()]))
+
+
 def finish(app: "Sphinx", exception: Exception | None) -> None:
     """Write MathJax, wait for Vega, publish the export."""
     bundle: subprocess.Popen[bytes] | None = getattr(app, "vlmmem_bundle", None)
@@ -125,5 +133,6 @@ def setup(app: "Sphinx") -> None:
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", start_bundle)
     app.connect("doctree-resolved", drop_thebe, priority=900)
+    app.connect("doctree-resolved", say_status, priority=900)
     app.connect("html-page-context", prepare_page, priority=900)
     app.connect("build-finished", finish)
