@@ -50,8 +50,8 @@ MOMENTS = {
 
 # Tokens of each sequence, sequences. Families with learned positions stop at the table's end.
 PREFILLS = ((1, 1), (16, 10), (512, 4), (4096, 1), (8192, 10))
-ALL_LOGITS = ((1, 4), (2048, 10))
-DECODES = ((2, 1), (2048, 10))
+ALL_LOGITS = ((2048, 10),)
+DECODES = ((2048, 10),)
 LONGEST_LEARNED = (2048, 4)
 # Tokens of each sequence, sequences, logits, images in all.
 WITH_IMAGES = ((576, 1, "last", 1), (600, 4, "last", 4), (2048, 2, "all", 3))
