@@ -11,11 +11,13 @@ before the pass and are not counted. Layers differ only in the KV cache that the
 built; the cases with every layer show that nothing else grows with their number.
 """
 
+import multiprocessing
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -261,15 +263,17 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def _measured(group: list[Case]) -> list[dict[str, Any]]:
+    """Cases of one network, with what was measured."""
+    network = Network(replace(find_model(group[0].model), **group[0].shapes), group[0].dtype)
+    return [{**asdict(case), **network.measure(case)} for case in group]
+
+
 def answers() -> dict[str, Any]:
     """Every case with what was measured."""
     # transformers compares the counts of image tokens and of image features; these ids have no values.
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
-    built: tuple[Any, Network] | None = None
-    found: list[dict[str, Any]] = []
-    for case in cases():
-        key = (case.model, case.shapes, case.dtype)
-        if built is None or built[0] != key:
-            built = (key, Network(replace(find_model(case.model), **case.shapes), case.dtype))
-        found.append({**asdict(case), **built[1].measure(case)})
-    return {"cases": found}
+    groups = [list(group) for _, group in groupby(cases(), lambda case: (case.model, case.shapes, case.dtype))]
+    # Forked, so that PyTorch and transformers are imported once; the answers keep the order of the cases.
+    with multiprocessing.get_context("fork").Pool() as pool:
+        return {"cases": [answer for found in pool.map(_measured, groups, chunksize=1) for answer in found]}
