@@ -240,7 +240,10 @@ def test_an_entry_opens_where_it_is_linked(ledger_page: Callable[[str], "Page"])
     page = ledger_page("book/ledger.html#footprint-13b-total")
     entry = page.locator("#footprint-13b-total")
     assert entry.locator("details").get_attribute("open") is not None
-    assert entry.bounding_box()["y"] < 900  # type: ignore[index]
+    page.wait_for_function(
+        "() => { const y = document.getElementById('footprint-13b-total').getBoundingClientRect().y; return y >= 0 && y < 900 }",
+        timeout=PATIENCE,
+    )
 
 
 @pytest.mark.parametrize("words", ["101.2 GB", "footprint:13b-total"])

@@ -58,7 +58,7 @@
         filter();
       }
       target.querySelectorAll("details").forEach((details) => (details.open = true));
-      target.scrollIntoView();
+      target.scrollIntoView({ behavior: "instant" });
     }
 
     for (const head of table.querySelectorAll("th[data-key]")) {
@@ -71,6 +71,8 @@
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", filter);
     window.addEventListener("hashchange", follow);
+    // Fonts and formulas that arrive late move the entry.
+    window.addEventListener("load", follow);
     form.hidden = false;
     filter();
     follow();
