@@ -241,7 +241,10 @@ def test_an_entry_opens_where_it_is_linked(ledger_page: Callable[[str], "Page"])
     entry = page.locator("#footprint-13b-total")
     assert entry.locator("details").get_attribute("open") is not None
     page.wait_for_function(
-        "() => { const y = document.getElementById('footprint-13b-total').getBoundingClientRect().y; return y >= 0 && y < 900 }",
+        """() => {
+          const y = document.getElementById("footprint-13b-total").getBoundingClientRect().y;
+          return y >= 0 && y < 900;
+        }""",
         timeout=PATIENCE,
     )
 
