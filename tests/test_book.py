@@ -104,7 +104,7 @@ def test_a_broken_ledger_is_no_reason_to_find_nothing_stale(
     monkeypatch.chdir(site)
     for cached in (ledger.load, evaluate):
         cached.cache_clear()
-    line = "05-total.json: cannot be read as JSON (Expecting property name enclosed in double quotes: line 1 column 2"
+    line = "05-total.json:1: Expecting property name enclosed in double quotes"
     try:
         assert main(["fix"]) == 2
         assert capsys.readouterr().err.startswith(f"vlmmem: error: {line}")

@@ -68,7 +68,7 @@ def test_a_place_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
     data["conventions"][0]["used_at"] = [place]
     path = tmp_path / "conventions.json"
     path.write_text(json.dumps(data), encoding="utf-8")
-    monkeypatch.setattr(ledger, "conventions", lambda: read(path)[1])
+    monkeypatch.setattr(ledger.files, "conventions", lambda: read(path)[1])
     with pytest.raises(InputError) as caught:
         ledger.read()
     assert str(caught.value) == (
@@ -163,10 +163,10 @@ def test_a_fault_in_the_data_is_told(tmp_path: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "Expecting value: line 1 column 1 (char 0)"),
-        ('{"literal": {}, "literal": {}}', "'literal' stands twice in one object"),
-        ('{"literal": NaN}', "NaN is not a number"),
-        ("[" * 100_000, "nested too deeply"),
+        ("", ":1: Expecting value; valid JSON is needed"),
+        ('{"literal": {}, "literal": {}}', ": 'literal' stands twice in one object; once is right"),
+        ('{"literal": NaN}', ": NaN is not a number; a finite number is needed"),
+        ("[" * 100_000, ": nested too deeply; a few levels are needed"),
     ],
 )
 def test_what_is_no_json_is_told(tmp_path: Path, text: str, line: str) -> None:
@@ -174,9 +174,9 @@ def test_what_is_no_json_is_told(tmp_path: Path, text: str, line: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         read(path)
-    assert str(caught.value) == f"conventions.json: cannot be read as JSON ({line})"
+    assert str(caught.value) == f"conventions.json{line}"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^conventions\.json: cannot be read as JSON \(.*No such file"):
+    with pytest.raises(InputError, match=r"^conventions\.json: cannot be read \(.*No such file"):
         read(tmp_path / "conventions.json")

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from vlmmem.errors import InputError
 from vlmmem.model import Source
+from vlmmem.strict_json import read_json
 
 __all__ = ["Entry", "read_entries"]
 
@@ -123,19 +124,6 @@ class Entry:
             raise InputError(f"{self.where}: {unknown[0]!r} is not a field; the fields are {known}")
 
 
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number; a finite number is needed")
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands twice in one object; once is right")
-    return found
-
-
 def read_entries(path: Path, root: str) -> list[Entry]:
     """The entries of one catalogue file, an object whose only field `root` is a list of objects with an `id`.
 
@@ -147,16 +135,7 @@ def read_entries(path: Path, root: str) -> list[Entry]:
         InputError: the file cannot be read, is not JSON, or an entry has no id of its own.
     """
     where = path.name
-    try:
-        data = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates
-        )
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}:{error.lineno}: {error.msg}; valid JSON is needed") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: cannot be read ({error}); a JSON file in UTF-8 is needed") from None
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+    data = read_json(path)
     top = Entry(data, where)
     items = top.value(root)
     top.done()

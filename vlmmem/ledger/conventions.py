@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.errors import InputError
-from vlmmem.ledger.strict import read_json
+from vlmmem.strict_json import read_json
 
 PATH = Path(__file__).with_name("conventions.json")
 
