@@ -17,7 +17,7 @@ def recomputed(figure: "Figure") -> str | None:
     """The recomputed value at the precision and in the unit of the documented one; None where there is none.
 
     >>> from vlmmem import figure
-    >>> recomputed(figure("footprint:activations-13b"))  # doctest: +SKIP
+    >>> recomputed(figure("footprint:13b-activations"))
     '9.2 GB'
     """
     ends = figure.computed_range

@@ -12,7 +12,9 @@
     // A legend wider than the plot would be cut off.
     const legend = { ...config.legend, columns: Math.max(1, Math.min(3, Math.floor(figure.clientWidth / 200))) };
     const autosize = { type: "fit-x", contains: "padding" };
-    return { ...spec, width: figure.clientWidth, autosize, config: { ...config, legend } };
+    // On a narrow axis the last label, which ends with the axis, would touch its neighbour.
+    const axis = { labelSeparation: 8, ...config.axis };
+    return { ...spec, width: figure.clientWidth, autosize, config: { ...config, axis, legend } };
   }
 
   async function draw(figure) {

@@ -101,7 +101,7 @@ class CalcRole(_ValueRole):
 
 
 class VerdictRole(SphinxRole):
-    """A verdict as a badge that leads to what it means."""
+    """A verdict as a badge."""
 
     def run(self) -> tuple[list[Node], list[system_message]]:
         """The badge; a warning where there is no such verdict."""
