@@ -19,9 +19,21 @@ def test_as_text() -> None:
 
 
 def test_as_markdown() -> None:
-    assert cite("inference:70b-kv", "markdown") == (
-        f"{RIGHT}, [vlmmem `inference:70b-kv`](book/ledger.html#inference-70b-kv))"
+    assert cite("inference:70b-kv", "markdown") == f"{RIGHT}, vlmmem `inference:70b-kv`)"
+
+
+def test_a_published_book_is_linked() -> None:
+    entry = "https://example.org/b/book/ledger.html#inference-70b-kv"
+    assert cite("inference:70b-kv", "markdown", "https://example.org/b/") == (
+        f"{RIGHT}, [vlmmem `inference:70b-kv`]({entry}))"
     )
+    assert cite("inference:70b-kv", "text", "https://example.org/b").endswith(f", {entry}.")
+
+
+@pytest.mark.parametrize("book", ["", "example.org", "https://a b", "javascript:alert(1)", "https://a)b"])
+def test_an_address_that_is_none_is_told(book: str) -> None:
+    with pytest.raises(InputError, match=r"is not an address; one such as https://example\.org/book is needed"):
+        cite("inference:70b-kv", "markdown", book)
 
 
 def test_code_of_a_document_stays_what_it_is_in_markdown() -> None:

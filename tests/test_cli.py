@@ -147,7 +147,9 @@ def test_cite(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "cite", "footprint:13b-total", "--format", "text") == (0, out, "")
     code, marked, err = run(capsys, "cite", "footprint:13b-total", "--format", "markdown")
     assert (code, err) == (0, "")
-    assert "[vlmmem `footprint:13b-total`](book/ledger.html#footprint-13b-total)" in marked
+    assert "vlmmem `footprint:13b-total`" in marked
+    code, linked, err = run(capsys, "cite", "footprint:13b-total", "--book", "https://example.org")
+    assert "https://example.org/book/ledger.html#footprint-13b-total" in linked
     assert as_json(capsys, "cite", "footprint:13b-total", "--format", "markdown") == {
         "id": "footprint:13b-total",
         "format": "markdown",

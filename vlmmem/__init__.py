@@ -17,6 +17,7 @@ _ROOMS = {
     "vlmmem.hardware": ("Gpu",),
     "vlmmem.ledger": ("figure", "figures"),
     "vlmmem.memory": (
+        "decode_peak_bytes",
         "forward_moments",
         "forward_peak_bytes",
         "kv_bytes_per_token",

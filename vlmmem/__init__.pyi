@@ -8,6 +8,7 @@ from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
 from vlmmem.ledger import figure, figures
 from vlmmem.memory import (
+    decode_peak_bytes,
     forward_moments,
     forward_peak_bytes,
     kv_bytes_per_token,
@@ -33,6 +34,7 @@ __all__ = [
     "VisionTower",
     "Workload",
     "__version__",
+    "decode_peak_bytes",
     "estimate",
     "fewest_gpus",
     "figure",

@@ -151,7 +151,7 @@ def _explain(options: "argparse.Namespace") -> int:
 def _cite(options: "argparse.Namespace") -> int:
     from vlmmem.cite.citation import cite
 
-    citation = cite(options.id, options.format)
+    citation = cite(options.id, options.format, options.book)
     _print({"id": options.id, "format": options.format, "citation": citation} if options.json else citation)
     return 0
 
@@ -252,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("cite", _cite, "a citation of the verified value")
     sub.add_argument("id", help="the figure's id")
     sub.add_argument("--format", default="text", help="text or markdown")
+    sub.add_argument("--book", help="where the book is published, for a link to the figure's entry")
     command("models", _models, "the catalogue's models")
     command("gpus", _gpus, "the catalogue's GPUs")
     command("formats", _formats, "the catalogue's number formats")
