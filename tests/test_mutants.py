@@ -38,6 +38,15 @@ def test_padded():
     assert padded(16) == 16
 """
 ABSENT = "def test_nothing():\n    pass\n"
+ONCE = """\
+from toy.room import padded
+
+RUNS = []
+
+def test_padded():
+    RUNS.append(padded(1))
+    assert RUNS == [16]
+"""
 FAILING = "def test_nothing():\n    assert 0\n"
 
 
@@ -108,6 +117,7 @@ def test_strong_tests_notice_all(toy: Path) -> None:
         (WEAK, "toy/room.py:10: a change is survived"),
         (ABSENT, "reached by no test"),
         (FAILING, "do not pass as they stand"),
+        (ONCE, "a test notices a change that is none"),
     ],
 )
 def test_weak_tests_are_named(toy: Path, tests: str, said: str) -> None:
@@ -115,6 +125,19 @@ def test_weak_tests_are_named(toy: Path, tests: str, said: str) -> None:
     code, output = run(toy)
     assert code == 1
     assert said in output
+
+
+@pytest.mark.slow
+def test_doctests_are_tests(toy: Path) -> None:
+    (toy / "tests" / "test_room.py").write_text(ABSENT, encoding="utf-8")
+    (toy / "pytest.ini").write_text("[pytest]\naddopts = --doctest-modules\npythonpath = .\n", encoding="utf-8")
+    strong = ">>> [padded(0), padded(1), padded(16), padded(17), padded(17, 20)]\n    [0, 16, 16, 32, 48]\n"
+    weak = ">>> padded(16)\n    16\n"
+    for examples, right in ((strong, 0), (weak, 1)):
+        module = MODULE.replace("blocks.", f"blocks.\n\n    {examples}    ").replace("tokens < 0:", "False:")
+        (toy / "toy" / "room.py").write_text(module, encoding="utf-8")
+        code, output = run(toy, "--tests", "toy")
+        assert code == right, output
 
 
 @pytest.mark.slow

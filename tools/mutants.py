@@ -1,6 +1,6 @@
 """Mutation testing: changes each operator and constant of vlmmem/memory in turn, and wants a test to fail.
 
-``python tools/mutants.py`` (``make mutants``) runs the quick tests once, noting which functions each test
+``python tools/mutants.py`` (``make mutants``) runs the room's quick tests once, noting which functions each
 calls. For every mutant a forked child changes the code in memory and runs the tests that call it, the fastest
 first, up to the first failure. A mutant that no test notices is run once more in a fresh process and then
 reported, unless tests/mutants.toml says why no test can notice it. An explanation that no mutant needs is
@@ -33,6 +33,7 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
 import pytest
+from _pytest.doctest import DoctestItem
 
 SECONDS_A_MUTANT = 60
 """A child that takes longer hangs, and a hang is noticed."""
@@ -77,7 +78,10 @@ class Mutant:
     line: int
     before: str
     after: str
-    tree: ast.Module = field(repr=False, compare=False)
+    place: "_Place | None" = field(repr=False, compare=False)
+    """The node that changes; None for the control, which changes nothing."""
+    change: int = field(repr=False, compare=False, default=0)
+    source: str = field(repr=False, compare=False, default="")
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -86,17 +90,28 @@ class Mutant:
 
     def code(self) -> CodeType:
         """The changed module, compiled."""
-        return compile(self.tree, self.file, "exec")
+        tree = ast.parse(self.source, self.file)
+        if self.place is not None:
+            _change(tree, self.place, self.change)
+        return compile(tree, self.file, "exec")
 
 
 def mutants_of(file: str, source: str) -> list[Mutant]:
     """Every mutant of a module, in the order of its lines."""
     tree = ast.parse(source, file)
-    return [
-        _mutant(file, tree, place, change)
-        for place in _places(tree, ())
-        for change in range(_changes(_at(tree, place)))
-    ]
+    found = []
+    for place in _places(tree, ()):
+        for change in range(_changes(_at(tree, place))):
+            changed = ast.parse(source, file)
+            _change(changed, place, change)
+            said = _said(tree, place), _said(changed, place)
+            found.append(Mutant(file, _function(tree, place), _line(tree, place), *said, place, change, source))
+    return found
+
+
+def control_of(file: str, source: str) -> Mutant:
+    """No change at all: where a test notices it, the tester is at fault, and nothing that it says holds."""
+    return Mutant(file, "", 1, "", "", None, source=source)
 
 
 # A place is the way from the module to a node: field names, and indices in fields that are lists.
@@ -164,10 +179,9 @@ def _changes(node: ast.AST) -> int:
             return 0
 
 
-def _mutant(file: str, original: ast.Module, place: _Place, change: int) -> Mutant:
-    tree = copy.deepcopy(original)
+def _change(tree: ast.Module, place: _Place, change: int) -> None:
+    """Change the tree in place."""
     node: Any = _at(tree, place)
-    line = _line(original, place)
     replacement: ast.AST = node
     match node:
         case ast.BinOp() | ast.AugAssign():
@@ -195,7 +209,6 @@ def _mutant(file: str, original: ast.Module, place: _Place, change: int) -> Muta
         else:
             setattr(parent, place[-1], replacement)
     ast.fix_missing_locations(tree)
-    return Mutant(file, _function(original, place), line, _said(original, place), _said(tree, place), tree)
 
 
 def _nodes_on(tree: ast.Module, place: _Place) -> list[tuple[_Place, ast.AST]]:
@@ -258,6 +271,8 @@ class Runner:
         self.files = {str(root / mutant.file): mutant.file for mutant in mutants}
         self.tests_by_function: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.names: list[str] = []
+        self.caches: list[Any] = []
+        self.doctested: dict[int, str] = {}
         self.results: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -266,12 +281,21 @@ class Runner:
         if session.testsfailed:
             return True
         self.names = [item.nodeid for item in session.items]
+        self.doctested = {
+            number: item.dtest.globs["__name__"]
+            for number, item in enumerate(session.items)
+            if isinstance(item, DoctestItem)
+        }
         for number, item in enumerate(session.items):
             began = time.perf_counter()
             called = self._run_traced(item, session.items[number + 1 : number + 2])
             for function in called:
                 self.tests_by_function[function][number] = time.perf_counter() - began
         if not session.testsfailed:
+            # The children say nothing, and find what they would otherwise search for, each anew.
+            session.config.pluginmanager.unregister(name="terminalreporter")
+            self.caches = [thing for thing in gc.get_objects() if isinstance(thing, functools._lru_cache_wrapper)]
+            gc.freeze()
             jobs = [functools.partial(self._child, session, mutant) for mutant in self.mutants]
             self.results = _in_children(self.workers, jobs)
         return True
@@ -311,11 +335,16 @@ class Runner:
             return 3
         try:
             _apply(mutant, self.root)
+            for cache in self.caches:
+                cache.cache_clear()
         except Exception:
             # It does not even load.
             return 1
         for test in tests:
             item = session.items[test]
+            if isinstance(item, DoctestItem):
+                # The first run has emptied them.
+                item.dtest.globs.update(vars(sys.modules[self.doctested[test]]))
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             if session.testsfailed:
                 return 1
@@ -353,7 +382,7 @@ def _in_children(workers: int, jobs: Sequence[Any]) -> list[str]:
 
 
 def _apply(mutant: Mutant, root: Path) -> None:
-    """Change the loaded module; functions stay the same objects, so that who imported them sees it."""
+    """Change the loaded module, and the functions that others imported from it before."""
     path = str(root / mutant.file)
     module = next(m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path)
     old = dict(vars(module))
@@ -366,12 +395,8 @@ def _apply(mutant: Mutant, root: Path) -> None:
                 now.__defaults__,
                 now.__kwdefaults__,
             )
-            setattr(module, name, was)
         elif now is not was and not name.startswith("__"):
             _replace_everywhere(module, name, was, now)
-    for thing in gc.get_objects():
-        if isinstance(thing, functools._lru_cache_wrapper):
-            thing.cache_clear()
 
 
 def _replace_everywhere(module: ModuleType, name: str, was: object, now: object) -> None:
@@ -414,7 +439,18 @@ def _afresh(root: Path) -> int:
     return int(pytest.main([*_OPTIONS, "-x", *tests]))
 
 
-_OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:nbval"]
+_OPTIONS = [
+    "-q",
+    "--no-header",
+    "--tb=native",
+    "--assert=plain",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "-p",
+    "no:nbval",
+]
 """One process, nothing written."""
 
 
@@ -441,7 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", help="modules to change, from the root (default: all of --folder)")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--folder", default="vlmmem/memory")
-    parser.add_argument("--tests", nargs="+", default=["tests", "vlmmem"])
+    parser.add_argument("--tests", nargs="+", help="default: each module's own, the oracle's and the doctests")
     parser.add_argument("--marked", default="not slow and not book and not browser")
     parser.add_argument("--explained", type=Path, default=Path("tests/mutants.toml"))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -456,15 +492,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     began = time.perf_counter()
     files = given.files or sorted(str(path.relative_to(root)) for path in (root / given.folder).rglob("*.py"))
-    mutants = [mutant for file in files for mutant in mutants_of(file, (root / file).read_text(encoding="utf-8"))]
-    runner = Runner(root, mutants, given.workers)
+    sources = [(file, (root / file).read_text(encoding="utf-8")) for file in files]
+    controls = [control_of(file, source) for file, source in sources]
+    mutants = [mutant for file, source in sources for mutant in mutants_of(file, source)]
+    own = [f"tests/test_{Path(file).stem}.py" for file in files]
+    given.tests = given.tests or [
+        *(test for test in own if (root / test).exists()),
+        "tests/test_oracle.py",
+        given.folder,
+    ]
+    runner = Runner(root, [*controls, *mutants], given.workers)
     chosen = [*_OPTIONS, "-m", given.marked]
     code = pytest.main([*chosen, *given.tests], plugins=[runner])
-    if code or len(runner.results) != len(mutants):
+    if code or not runner.results:
         print("mutants: the tests do not pass as they stand; 'make check' says why", file=sys.stderr)
         return 1
+    for control, result in zip(controls, runner.results, strict=False):
+        if result == NOTICED:
+            print(
+                f"{control.file}: a test notices a change that is none; it depends on what ran before", file=sys.stderr
+            )
+            return 1
 
-    results = dict(zip(mutants, runner.results, strict=True))
+    results = dict(zip(mutants, runner.results[len(controls) :], strict=True))
     doubtful = [mutant for mutant, result in results.items() if result == SURVIVED]
     jobs = [functools.partial(_start_afresh, root, m, runner.names_of(m)) for m in doubtful]
     results |= zip(doubtful, _in_children(given.workers, jobs), strict=True)
