@@ -178,15 +178,14 @@ ELSEWHERE = {
 
 def version_problems(texts: Iterable[tuple[str, str]]) -> list[str]:
     """Places that name a version of a locked tool, beside the one place."""
-    names = "|".join(sorted({re.escape(requirement.name) for requirement, _ in entries(LOCK)}, key=len, reverse=True))
-    stated = re.compile(
-        rf"(?<![\w.-])(?:{names})(?:\[[^\]]*\])?\s*[=~]=\s*\d[\w.]*|^\s*rev:\s*\S+", re.MULTILINE | re.IGNORECASE
-    )
+    names = {canonicalize_name(requirement.name) for requirement, _ in entries(LOCK)}
+    stated = re.compile(r"(?<![\w.-])([\w.-]+)(?:\[[^]\n]*\])?[ \t]*[=~]=[ \t]*\d[\w.]*|^\s*rev:\s*\S+", re.MULTILINE)
     return [
         f"{name}:{text.count(chr(10), 0, found.start()) + 1}: {found[0].strip()}; pyproject.toml says it"
         for name, text in texts
         if name not in ELSEWHERE
         for found in stated.finditer(text)
+        if found[1] is None or canonicalize_name(found[1]) in names
     ]
 
 
