@@ -291,3 +291,19 @@ def test_the_per_layer_rule_refuses(place: int) -> None:
         arguments[place] = value
         with pytest.raises(InputError, match=f"^{names[place]}: {value} was given; a positive integer is needed$"):
             per_layer_rule_bytes(*arguments)
+
+
+def test_with_a_mask_a_head_of_its_own_is_not_repeated() -> None:
+    model = replace(find_model("mistral-7b"), kv_heads=32)
+    tokens = 8 * 4096
+    row, mask = 2 * tokens * model.hidden_size, tokens * tokens
+    standing = row + tokens * (4 * model.head_dim + 8) + mask
+    uncut = 2 * model.layers * row - kv_cache_bytes(model, tokens)
+    kernel = 4 * row + 2 * mask + 4 * tokens * model.heads
+    assert forward_moments(model, tokens)["attention"] == standing + kernel + uncut
+
+
+@pytest.mark.parametrize("name", ["llama-2-13b", "mistral-7b", "llava-1.5-13b", "llava-1.6-34b"])
+def test_these_families_name_the_width_of_their_heads(name: str) -> None:
+    model = find_model(name)
+    assert forward_peak_bytes(replace(model, head_dim=model.head_dim // 2), 16) > 0
