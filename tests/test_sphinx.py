@@ -62,7 +62,7 @@ def command() -> list[str]:
 
 def build(folder: Path, **pages: str) -> Built:
     """Build a book of these pages, and the ledger's, as `make book` does."""
-    (folder / "book").mkdir()
+    (folder / "book").mkdir(exist_ok=True)
     for name in ("_config.yml", "book/_assets", "book/ledger.md", "book/references.bib"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / name)
@@ -308,3 +308,24 @@ def test_words_on_a_warning_stream_fail_the_build(tmp_path: Path) -> None:
 def test_the_gate_reads_plain_text() -> None:
     assert typed_quantities("It takes 12 GB.")
     assert not typed_quantities("An A100 80GB with FP16.")
+
+
+def test_notebooks_executed_side_by_side_are_executed_afresh(tmp_path: Path) -> None:
+    # Their cells do not change between the builds; what they call does. A kept cache would show the old number.
+    code = "from pathlib import Path\nprint('the number is', Path('number.txt').read_text())"
+    pages = {name: NOTEBOOK.format(code=code) for name in ("first", "second")}
+    for number in ("41", "42"):
+        folder = tmp_path / number
+        (folder / "book").mkdir(parents=True)
+        (folder / "book" / "number.txt").write_text(number)
+        built = build(folder, **pages)
+        assert built.code == 0, built.log
+        for name in pages:
+            assert f"the number is {number}" in built.page(name)
+
+
+def test_a_failing_notebook_among_several_is_red(tmp_path: Path) -> None:
+    built = build(tmp_path, first=NOTEBOOK.format(code="1 / 0"), second=NOTEBOOK.format(code="print('well')"))
+    assert built.code != 0
+    assert "ZeroDivisionError" in built.log
+    assert "first.md" in built.log
