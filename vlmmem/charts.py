@@ -133,7 +133,7 @@ def show(chart: "TopLevelMixin", *, alt: str) -> None:
     """
     from IPython.display import display
 
-    display(bundle(chart, alt), raw=True)  # type: ignore[no-untyped-call]
+    display(bundle(chart, alt), raw=True)
 
 
 def html(spec: Mapping[str, Any]) -> str:
