@@ -351,9 +351,10 @@ def _right_total(arguments: Arguments) -> str:
         peak = forward_peak_bytes(model, tokens, batch)
     except InputError:
         return f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}"
+    prompts = "the whole prompt" if batch == 1 else "all prompts at once"
     return (
-        f"{show_both(size + peak)}: {what}, and {show_both(peak)} at the peak of one transformers forward pass over the"
-        f" whole prompt{_native(model, tokens)}"
+        f"{show_both(size + peak)}: {what}, and {show_both(peak)} at the peak of one transformers forward pass over"
+        f" {prompts}{_native(model, tokens)}"
     )
 
 
