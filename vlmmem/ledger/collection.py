@@ -72,7 +72,7 @@ class Ledger:
             problems += [
                 f"{item.where}: no convention is declared, yet {other.id!r} prints it"
                 for other in conventions().values()
-                if prints(item, other) and not self._check_convention(item, other)
+                if prints(item, other.settings) and not self._check_convention(item, other)
             ]
         if item.convention_id:
             problems += self._check_convention(item, conventions()[item.convention_id])
@@ -96,7 +96,7 @@ class Ledger:
 
     def _check_convention(self, item: Figure, convention: Convention) -> list[str]:
         """A convention must print the figure, and two cells of its table, or be used elsewhere in the document."""
-        if not prints(item, convention):
+        if not prints(item, convention.settings):
             return [f"{item.where}: convention {convention.id!r} does not print it; drop it or name one that does"]
         here = (item.document, str(item.line))
         places = [place.partition(":")[::2] for place in convention.used_at]
@@ -104,7 +104,7 @@ class Ledger:
         if any(place[0] == item.document and place != here for place in places):
             return []
         cells = self.table(item.table) if item.table else (item,)
-        printed = sum(prints(cell, convention) for cell in cells)
+        printed = sum(prints(cell, convention.settings) for cell in cells)
         if printed >= 2:
             return []
         told = f"convention {convention.id!r} prints {printed} cell of the table and {item.document} does not use it"

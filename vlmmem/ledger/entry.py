@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from vlmmem.errors import InputError
-from vlmmem.ledger.conventions import Convention, conventions, literal
+from vlmmem.ledger.conventions import Settings, conventions, literal
 from vlmmem.ledger.formulas import FORMULAS, Arguments
 from vlmmem.ledger.verdicts import Evidence, Judgement, agrees, judge
 from vlmmem.units import Printed
@@ -200,8 +200,8 @@ class Figure:
         }
 
 
-def prints(item: Figure, convention: Convention) -> bool:
-    """Whether a convention prints a figure's digits."""
+def prints(item: Figure, settings: Settings) -> bool:
+    """Whether a reading prints a figure's digits."""
     if not item.formula_id:
         return False
-    return agrees(item.documented, item.unit, FORMULAS[item.formula_id].compute(item.read(), convention.settings))
+    return agrees(item.documented, item.unit, FORMULAS[item.formula_id].compute(item.read(), settings))

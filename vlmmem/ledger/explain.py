@@ -15,7 +15,8 @@ from vlmmem import catalog
 from vlmmem.errors import InputError
 from vlmmem.ledger import ERRATA, Figure, load
 from vlmmem.ledger.conventions import Convention, Settings, conventions, literal
-from vlmmem.ledger.formulas import FORMULAS, Arguments
+from vlmmem.ledger.entry import prints
+from vlmmem.ledger.formulas import BINARY_K, FORMULAS, Arguments
 from vlmmem.units import BYTES, Printed
 
 CONTEXTS: tuple[int | str, ...] = ("4k", "8k", "32k", "128k", 4096, 8192)
@@ -95,9 +96,7 @@ def _cases(
     """Every rule with every set of arguments that could be meant."""
     models = [catalog.find_model(model).id] if model else [item.id for item in catalog.models()]
     contexts = (
-        CONTEXTS
-        if context is None
-        else tuple({context: 0, **({f"{context // 1024}k": 0} if context % 1024 == 0 else {})})
+        CONTEXTS if context is None else (context, f"{context // BINARY_K}k") if context % BINARY_K == 0 else (context,)
     )
     batches = BATCHES if batch is None else (batch,)
     for name in models:
@@ -160,7 +159,7 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
     hits: list[Hit] = []
     seen: set[int] = set()
     step = 2 * printed.half_step
-    prints = (printed.low - printed.half_step, printed.low + printed.half_step)
+    digits = (printed.low - printed.half_step, printed.low + printed.half_step)
     near = (printed.low / 2, printed.low * 2)
     searched = 0
     for formula, arguments in _cases(printed, model, context, batch):
@@ -174,14 +173,14 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
             searched += 1
             if near[0] <= number <= near[1]:
                 seen.add(number // step)
-            if stands or not prints[0] <= number <= prints[1]:
+            if stands or not digits[0] <= number <= digits[1]:
                 continue
             # the literal reading comes first, and where it prints the value no convention is needed
             stands = name == LITERAL
             if home and home.table:
                 table = book.table(home.table)
                 same = [cell for cell in table if cell.formula_id == formula]
-                cells, of = sum(_reads(cell, settings) for cell in same), len(same)
+                cells, of = sum(prints(cell, settings) for cell in same), len(same)
             else:
                 rests = convention.id if convention else None
                 cells = sum(
@@ -194,7 +193,7 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
     hits.sort(
         key=lambda hit: (
             id(hit) not in known,
-            -Fraction(hit.cells, max(hit.of, 1)),
+            -Fraction(hit.cells, hit.of),
             _distance(hit, readings),
             str(hit.arguments),
         )
@@ -204,7 +203,7 @@ def explain(value: str, model: str | None = None, context: int | None = None, ba
         value,
         tuple(hits),
         searched,
-        min(Fraction(len(seen)) / window, Fraction(1)) if window else Fraction(0),
+        min(Fraction(len(seen)) / window, Fraction(1)),
         next((item.table for item in quoted if item.table), None),
         tuple(item.id for item in quoted),
     )
@@ -215,12 +214,6 @@ def _means(unit: str, settings: Settings) -> bool:
     if unit.upper() == "GIB":
         return settings.weights_gb == settings.kv_gb == BYTES["GiB"]
     return unit.upper() != "KIB" or settings.kb == BYTES["KiB"]
-
-
-def _reads(cell: Figure, settings: Settings) -> bool:
-    outcome = FORMULAS[cell.formula_id or ""].compute(cell.read(), settings)
-    ends = outcome.range
-    return ends is not None and cell.printed.matches(*ends)
 
 
 def _distance(hit: Hit, readings: dict[str, tuple[Settings, Convention | None]]) -> int:
