@@ -85,6 +85,15 @@ class Figure:
         return self.formula_id
 
     @property
+    def rule(self) -> str | None:
+        """The formula in symbols; for an expression over the package's face, the expression."""
+        if self.formula_id is None:
+            return None
+        expression = self.arguments.get("expression")
+        ends = expression if isinstance(expression, list) else [expression]
+        return FORMULAS[self.formula_id].text if expression is None else " to ".join(map(str, ends))
+
+    @property
     def convention(self) -> str | None:
         """Id of the convention under which it stands."""
         return self.convention_id
@@ -195,7 +204,7 @@ class Figure:
             "column": self.column,
             "cause": self.cause,
             "pair": self.breaks or self.pair,
-            "rule": FORMULAS[self.formula_id].text if self.formula_id else None,
+            "rule": self.rule,
             "reading": conventions()[self.convention_id].title if self.convention_id else None,
         }
 
