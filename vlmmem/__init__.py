@@ -15,7 +15,7 @@ _ROOMS = {
     "vlmmem.fit": ("fewest_gpus",),
     "vlmmem.formats": ("Format",),
     "vlmmem.hardware": ("Gpu",),
-    "vlmmem.ledger": ("figure", "figures"),
+    "vlmmem.ledger": ("figure", "figures", "readings"),
     "vlmmem.memory": (
         "decode_peak_bytes",
         "forward_moments",

@@ -6,7 +6,7 @@ from vlmmem.fit import fewest_gpus
 from vlmmem.footprint import Footprint, Term, estimate
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
-from vlmmem.ledger import figure, figures
+from vlmmem.ledger import figure, figures, readings
 from vlmmem.memory import (
     decode_peak_bytes,
     forward_moments,
@@ -52,6 +52,7 @@ __all__ = [
     "overhead_rule_bytes",
     "parse_size",
     "per_layer_rule_bytes",
+    "readings",
     "rounded",
     "show",
     "show_both",

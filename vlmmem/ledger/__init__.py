@@ -9,6 +9,7 @@ from vlmmem.ledger.conventions import Convention
 from vlmmem.ledger.entry import CAUSES, KINDS, Document, Figure
 from vlmmem.ledger.files import FOLDER, figure, figures, load, read
 from vlmmem.ledger.formulas import Formula
+from vlmmem.ledger.readings import readings
 from vlmmem.ledger.verdicts import ERRATA, VERDICTS, Evidence, Judgement
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "figures",
     "load",
     "read",
+    "readings",
 ]
