@@ -11,6 +11,7 @@ from vlmmem.errors import InputError
 from vlmmem.ledger import load
 from vlmmem.ledger.conventions import Settings, conventions, literal
 from vlmmem.ledger.formulas import FORMULAS, Arguments, Outcome
+from vlmmem.memory import kv_cache_bytes
 from vlmmem.units import Printed
 
 
@@ -214,7 +215,9 @@ def test_what_is_right_instead_names_both_bases() -> None:
     arguments = Arguments("here", {**THIRTEEN, "format": "fp16", "share": "0.1"}, _printed)
     right = FORMULAS["kv-cache"].right
     assert right is not None
-    assert right(arguments) == (
+    answer = right(arguments)
+    assert answer.size == kv_cache_bytes("llama-2-13b", 8192, 10)
+    assert answer.text == (
         "67.1 GB (62.5 GiB): KV cache of LLaMA-2 13B, 8,192 tokens × 10 requests, 16-bit; LLaMA-2 13B is made for"
         " 4,096 tokens"
     )

@@ -83,6 +83,16 @@ def _number(computed: "float | list[float]") -> str:
     return " to ".join(f"{end:,.6g}" for end in (computed if isinstance(computed, list) else [computed]))
 
 
+def _cost(cost: "dict[str, Any] | None") -> str | None:
+    """What an erratum costs a planner, in words."""
+    if cost is None:
+        return None
+    from vlmmem.ledger.cost import Cost
+
+    told = Cost(cost["printed_bytes"], cost["right_bytes"])
+    return told.text + (f"  ({cost['case']})" if cost["case"] else "")
+
+
 def _figure(options: "argparse.Namespace") -> int:
     item = next((item for item in _accepted() if item["id"] == options.id), None)
     if item is None:
@@ -100,6 +110,7 @@ def _figure(options: "argparse.Namespace") -> int:
         ("convention", f"{item['reading']}  ({item['convention']})" if item["convention"] else None),
         ("computed", None if item["computed"] is None else f"{_number(item['computed'])} {item['unit']}".rstrip()),
         ("right", item["correct"]),
+        ("costs", _cost(item["cost"])),
         ("note", item["note"]),
         *(("source", source) for source in item["sources"]),
     )

@@ -107,6 +107,7 @@ def ledger_texts() -> Iterator[tuple[str, str]]:
     for item in load().figures:
         yield f"{item.where}: note", item.note_text
         yield f"{item.where}: correct", item.correct_text or ""
+        yield f"{item.where}: cost", (item.cost_given or {}).get("case", "")
     for convention in conventions().values():
         yield f"conventions.json: {convention.id}: title", convention.title
         yield f"conventions.json: {convention.id}: reason", convention.reason

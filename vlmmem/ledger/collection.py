@@ -55,7 +55,7 @@ class Ledger:
     def _check(self, item: Figure) -> list[str]:
         problems = []
         judged = item.judgement
-        _ = item.correct  # what cannot be computed is told here, not on the page
+        _ = item.correct, item.cost  # what cannot be computed is told here, not on the page
         if judged.verdict != item.declared:
             problems.append(
                 f"{item.where}: declared {item.declared!r}, judged {judged.verdict!r} ({judged.reason};"

@@ -9,8 +9,9 @@ from typing import Any
 
 from vlmmem.errors import InputError
 from vlmmem.ledger.conventions import Settings, conventions, literal
-from vlmmem.ledger.formulas import FORMULAS, Arguments
-from vlmmem.ledger.verdicts import Evidence, Judgement, agrees, judge
+from vlmmem.ledger.cost import Cost, cost_of, printed_ends
+from vlmmem.ledger.formulas import FORMULAS, Arguments, Right
+from vlmmem.ledger.verdicts import ERRATA, Evidence, Judgement, agrees, judge
 from vlmmem.units import Printed
 
 KINDS = ("table-cell", "worked-example", "inline", "formula", "code-output", "recommendation", "fact")
@@ -77,6 +78,7 @@ class Figure:
     pair: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    cost_given: Mapping[str, str] | None = None
     lookup: Mapping[str, "Figure"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -167,13 +169,18 @@ class Figure:
         return plain(self.note_text)
 
     @cached_property
+    def _right(self) -> Right | None:
+        """What the formula gives as right."""
+        formula = FORMULAS[self.formula_id] if self.formula_id else None
+        with placed(self.where):
+            return formula.right(self.read()) if formula and formula.right else None
+
+    @cached_property
     def correct_markup(self) -> str | None:
         """What to use instead, with its roles; from the formula where the entry gives none."""
         if self.correct_text is not None:
             return self.correct_text or None
-        formula = FORMULAS[self.formula_id] if self.formula_id else None
-        with placed(self.where):
-            return formula.right(self.read()) if formula and formula.right else None
+        return self._right.text if self._right else None
 
     @cached_property
     def correct(self) -> str | None:
@@ -181,6 +188,21 @@ class Figure:
         from vlmmem.cite.prose import plain
 
         return None if self.correct_markup is None else plain(self.correct_markup)
+
+    @cached_property
+    def cost(self) -> Cost | None:
+        """What planning with an erratum costs; None for any other figure, and where no bytes follow from it.
+
+        The formula's right amount counts where the entry says nothing else: neither ``cost`` nor ``correct``.
+        """
+        if self.verdict not in ERRATA:
+            return None
+        right = self._right.size if self._right and self.correct_text is None else None
+        try:
+            ends = printed_ends(self.printed, self.unit)
+        except InputError:  # a sentence without a number
+            ends = None
+        return cost_of(self.cost_given, ends, right, self.where)
 
     def json(self) -> dict[str, Any]:
         """The figure as the JSON interface shows it."""
@@ -203,6 +225,7 @@ class Figure:
             "row": self.row,
             "column": self.column,
             "cause": self.cause,
+            "cost": self.cost.json() if self.cost else None,
             "pair": self.breaks or self.pair,
             "rule": self.rule,
             "reading": conventions()[self.convention_id].title if self.convention_id else None,

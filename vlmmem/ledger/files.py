@@ -8,6 +8,7 @@ from typing import Any
 from vlmmem.errors import InputError
 from vlmmem.ledger.collection import Ledger
 from vlmmem.ledger.conventions import conventions
+from vlmmem.ledger.cost import check_fields
 from vlmmem.ledger.entry import CAUSES, KINDS, Document, Figure
 from vlmmem.ledger.formulas import FORMULAS
 from vlmmem.ledger.verdicts import ERRATA, VERDICTS, Evidence
@@ -38,6 +39,7 @@ _OPTIONAL: Mapping[str, tuple[type, ...]] = {
     "pair": (str,),
     "arguments": (dict,),
     "evidence": (list,),
+    "cost": (dict,),
 }
 
 
@@ -85,6 +87,8 @@ def _entry(
         evidence.append(Evidence(**item))
     if entry["verdict"] in ERRATA and not entry.get("cause"):
         raise InputError(f"{where}: an erratum needs a cause; one of {', '.join(CAUSES)}")
+    if entry["verdict"] not in ERRATA and "cost" in entry:
+        raise InputError(f"{where}: 'cost' stands at a figure that is {entry['verdict']}; only an erratum has one")
     if not entry["note"].strip():
         raise InputError(f"{where}: the note is empty; say how the verdict was earned")
     for name in ("documented", "section"):
@@ -119,6 +123,7 @@ def _entry(
         pair=entry.get("pair"),
         arguments=entry["arguments"],
         evidence=tuple(evidence),
+        cost_given=check_fields(entry["cost"], where) if "cost" in entry else None,
         lookup=by_id,
     )
 

@@ -8,10 +8,10 @@ package's face, or ids of other figures, whose printed value is then taken, so t
 from collections.abc import Mapping
 
 from vlmmem.ledger.formulas import arithmetic, code, facts, memory
-from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome
+from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome, Right
 from vlmmem.ledger.formulas.memory import BINARY_K
 
-__all__ = ["BINARY_K", "FORMULAS", "Arguments", "Formula", "Outcome"]
+__all__ = ["BINARY_K", "FORMULAS", "Arguments", "Formula", "Outcome", "Right"]
 
 FORMULAS: Mapping[str, Formula] = {
     formula.id: formula for room in (memory, arithmetic, code, facts) for formula in room.FORMULAS

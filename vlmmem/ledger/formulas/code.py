@@ -7,7 +7,7 @@ from fractions import Fraction
 from vlmmem import documented
 from vlmmem.ledger.conventions import Settings
 from vlmmem.ledger.formulas.arithmetic import claim
-from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome
+from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome, Right
 from vlmmem.ledger.formulas.memory import requests, right_weights
 from vlmmem.units import exact, show_both
 
@@ -58,10 +58,11 @@ def _total_code(arguments: Arguments, settings: Settings) -> Outcome:
     return Outcome(weights + _kv_code_gib(arguments))
 
 
-def _right_kv_code(arguments: Arguments) -> str:
+def _right_kv_code(arguments: Arguments) -> Right:
     size = exact(_kv_code_gib(arguments)) * 2**30
     tokens, batch = arguments.whole("seq_len"), arguments.whole("batch_size")
-    return f"{show_both(size, 2)}: KV cache of Llama-3.1-70B, {tokens:,} tokens × {requests(batch)}, 16-bit"
+    what = f"KV cache of Llama-3.1-70B, {tokens:,} tokens × {requests(batch)}, 16-bit"
+    return Right(f"{show_both(size, 2)}: {what}", size)
 
 
 FORMULAS = (

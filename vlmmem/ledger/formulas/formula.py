@@ -117,6 +117,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Right:
+    """What to use instead of a figure: in words, with its unit and for what, and in bytes where it is a size."""
+
+    text: str
+    size: Fraction | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Formula:
     """A rule by which figures are recomputed.
 
@@ -127,7 +135,7 @@ class Formula:
         kind: "rule" (stated in prose or by a table), "code" (the document's own program or worked step, with its own
             arguments), or "fact" (a primary source, held by the catalogue).
         compute: the rule under a reading.
-        right: what to use instead, with its unit and for what; None where the rule itself is right.
+        right: what to use instead; None where the rule itself is right.
     """
 
     id: str
@@ -135,4 +143,4 @@ class Formula:
     source: str
     kind: str
     compute: Callable[[Arguments, Settings], Outcome]
-    right: Callable[[Arguments], str] | None = None
+    right: Callable[[Arguments], Right] | None = None

@@ -8,7 +8,7 @@ from functools import lru_cache
 from vlmmem import catalog
 from vlmmem.errors import InputError
 from vlmmem.ledger.conventions import Settings
-from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome
+from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome, Right
 from vlmmem.memory import forward_peak_bytes, kv_bytes_per_token, kv_cache_bytes, weights_bytes
 from vlmmem.model import Model
 from vlmmem.units import rounded, show_both
@@ -101,48 +101,48 @@ def _native(model: Model, tokens: int) -> str:
     return f"; {model.name} is made for {model.max_positions:,} tokens"
 
 
-def right_weights(arguments: Arguments) -> str:
+def right_weights(arguments: Arguments) -> Right:
     """The exact weights of the catalogue's model in both bases."""
     model, form = arguments.model(), catalog.find_format(arguments.text("format"))
     size = weights_bytes(model.parameters, form)
     decimals = 1 if size >= 10**10 else 2
-    return f"{show_both(size, decimals)}: {model.parameters:,} parameters of {model.name} in {form.id}"
+    return Right(f"{show_both(size, decimals)}: {model.parameters:,} parameters of {model.name} in {form.id}", size)
 
 
-def _right_kv_per_token(arguments: Arguments) -> str:
+def _right_kv_per_token(arguments: Arguments) -> Right:
     model = arguments.model()
     size = kv_bytes_per_token(model) * arguments.whole("tensors", 2) // 2
     kind = {1: "keys (or values)", 2: "keys and values"}[arguments.whole("tensors", 2)]
-    return f"{size:,} B ({rounded(Fraction(size, 1024), 0)} KiB): {kind} of one token of {model.name}, 16-bit"
+    shown = f"{size:,} B ({rounded(Fraction(size, 1024), 0)} KiB)"
+    return Right(f"{shown}: {kind} of one token of {model.name}, 16-bit", size)
 
 
-def _right_kv_cache(arguments: Arguments) -> str:
+def _right_kv_cache(arguments: Arguments) -> Right:
     model, tokens, batch = arguments.model(), arguments.tokens(BINARY_K), arguments.whole("batch", 1)
     size = kv_cache_bytes(model, tokens, batch)
-    return (
-        f"{show_both(size)}: KV cache of {model.name}, {tokens:,} tokens × {requests(batch)}, 16-bit"
-        f"{_native(model, tokens)}"
-    )
+    what = f"KV cache of {model.name}, {tokens:,} tokens × {requests(batch)}, 16-bit{_native(model, tokens)}"
+    return Right(f"{show_both(size)}: {what}", size)
 
 
-def _right_total(arguments: Arguments) -> str:
+def _right_total(arguments: Arguments) -> Right:
     model, tokens, batch = arguments.model(), arguments.tokens(BINARY_K), arguments.whole("batch", 1)
     size = weights_bytes(model.parameters, arguments.text("format")) + kv_cache_bytes(model, tokens, batch)
     what = f"exact weights and KV cache of {model.name}, {tokens:,} tokens × {requests(batch)}, 16-bit"
     try:
         peak = forward_peak_bytes(model, tokens, batch)
     except InputError:
-        return f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}"
+        return Right(f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}", size)
     prompts = "the whole prompt" if batch == 1 else "all prompts at once"
-    return (
+    return Right(
         f"{show_both(size + peak)}: {what}, and {show_both(peak)} at the peak of one transformers forward pass over"
-        f" {prompts}{_native(model, tokens)}"
+        f" {prompts}{_native(model, tokens)}",
+        size + peak,
     )
 
 
-def _right_billions(arguments: Arguments) -> str:
+def _right_billions(arguments: Arguments) -> Right:
     model = arguments.model()
-    return f"{model.parameters:,} parameters: {model.name}"
+    return Right(f"{model.parameters:,} parameters: {model.name}")
 
 
 FORMULAS = (
