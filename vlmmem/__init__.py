@@ -27,6 +27,17 @@ _ROOMS = {
         "weights_bytes",
     ),
     "vlmmem.model": ("Model", "VisionTower"),
+    "vlmmem.parallelism": (
+        "GpuShare",
+        "all_reduce_bytes",
+        "all_reduces",
+        "bubble_share",
+        "gpu_shares",
+        "least_microbatches",
+        "pipeline_transfer_bytes",
+        "stage_layers",
+        "tensor_parallel_sizes",
+    ),
     "vlmmem.units": ("in_unit", "parse_size", "rounded", "show", "show_both"),
     "vlmmem.workload": ("Parallelism", "Workload"),
 }

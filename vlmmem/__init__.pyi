@@ -18,6 +18,17 @@ from vlmmem.memory import (
     weights_bytes,
 )
 from vlmmem.model import Model, VisionTower
+from vlmmem.parallelism import (
+    GpuShare,
+    all_reduce_bytes,
+    all_reduces,
+    bubble_share,
+    gpu_shares,
+    least_microbatches,
+    pipeline_transfer_bytes,
+    stage_layers,
+    tensor_parallel_sizes,
+)
 from vlmmem.units import in_unit, parse_size, rounded, show, show_both
 from vlmmem.workload import Parallelism, Workload
 
@@ -27,6 +38,7 @@ __all__ = [
     "Footprint",
     "Format",
     "Gpu",
+    "GpuShare",
     "InputError",
     "Model",
     "Parallelism",
@@ -34,6 +46,9 @@ __all__ = [
     "VisionTower",
     "Workload",
     "__version__",
+    "all_reduce_bytes",
+    "all_reduces",
+    "bubble_share",
     "decode_peak_bytes",
     "estimate",
     "fewest_gpus",
@@ -44,17 +59,22 @@ __all__ = [
     "find_model",
     "forward_moments",
     "forward_peak_bytes",
+    "gpu_shares",
     "gpus",
     "in_unit",
     "kv_bytes_per_token",
     "kv_cache_bytes",
+    "least_microbatches",
     "models",
     "overhead_rule_bytes",
     "parse_size",
     "per_layer_rule_bytes",
+    "pipeline_transfer_bytes",
     "readings",
     "rounded",
     "show",
     "show_both",
+    "stage_layers",
+    "tensor_parallel_sizes",
     "weights_bytes",
 ]
