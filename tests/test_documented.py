@@ -3,11 +3,15 @@
 The functions below are typed from the documents, line for line, and share nothing with the package.
 """
 
+from fractions import Fraction
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmmem import documented
+from vlmmem.errors import InputError
 
 LAYERS = st.integers(1, 200)
 WIDTHS = st.integers(1, 20_000)
@@ -110,3 +114,40 @@ def test_what_the_documents_say_they_print_is_not_what_they_return() -> None:
     assert round(float(documented.estimate_memory_gb(13, 16, 4096, 8, 40, 5120)), 1) == 61.2
     assert float(documented.calc_kv_cache_memory_gb(80, 8, 128, 4096, 1)) == 1.25
     assert float(documented.calc_kv_cache_memory_gb(32, 8, 128, 4096, 1)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("billions", "bits", "gb"),
+    # 70 x 4 / (32 / 16) x 1.2 and so on; 168 and 42 are what the formula's source prints for Llama 2 70B:
+    # https://www.substratus.ai/blog/calculating-gpu-memory-for-llm/
+    [(70, 16, "168"), (70, 4, "42"), (70, 8, "84"), (70, 32, "336"), (13, 16, "31.2"), (7, 4, "4.2")],
+)
+def test_footprints_quick_formula(billions: int, bits: int, gb: str) -> None:
+    assert documented.quick_memory_gb(billions, bits) == Fraction(gb)
+    assert documented.quick_memory_gb(billions, bits) == Fraction(billions) * 4 / Fraction(32, bits) * Fraction("1.2")
+
+
+def test_the_quick_formula_takes_sixteen_bits_unless_told() -> None:
+    assert documented.quick_memory_gb(70) == 168
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gb"),
+    [
+        ((13, "fp16", 0, 4, 0), "26"),  # L23: "approximately 26GB"
+        ((13, "fp32", 0, 4, 0), "52"),
+        ((13, "int8", 0, 4, 0), "13"),
+        ((13, "fp16", 0, 2, 0), "13"),  # the 2 bytes of L23 as the base: half of what L23 prints
+        ((13, "fp16", 66), "110.4"),  # (26 + 66) x 1.2
+        ((13, "int8", 66), "94.8"),  # (13 + 66) x 1.2
+        ((13, "fp16"), "31.2"),
+    ],
+)
+def test_estimations_total(arguments: tuple[Any, ...], gb: str) -> None:
+    assert documented.total_memory_gb(*arguments) == Fraction(gb)
+
+
+def test_estimations_factors_are_those_that_it_prints() -> None:
+    with pytest.raises(InputError) as caught:
+        documented.total_memory_gb(70, "int4")
+    assert str(caught.value) == "precision 'int4': the document has a factor for fp32, fp16, int8 only"

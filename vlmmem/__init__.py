@@ -9,14 +9,15 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "vlmmem.catalog": ("find_format", "find_gpu", "find_model", "gpus", "models"),
+    "vlmmem.catalog": ("find_format", "find_gpu", "find_link", "find_model", "gpus", "links", "models"),
     "vlmmem.errors": ("InputError",),
     "vlmmem.footprint": ("Footprint", "Term", "estimate"),
     "vlmmem.fit": ("fewest_gpus",),
     "vlmmem.formats": ("Format",),
-    "vlmmem.hardware": ("Gpu",),
+    "vlmmem.hardware": ("Gpu", "Link"),
     "vlmmem.ledger": ("figure", "figures", "readings"),
     "vlmmem.memory": (
+        "checkpoint_bytes",
         "decode_peak_bytes",
         "forward_moments",
         "forward_peak_bytes",
@@ -27,6 +28,17 @@ _ROOMS = {
         "weights_bytes",
     ),
     "vlmmem.model": ("Model", "VisionTower"),
+    "vlmmem.roofline": (
+        "ForwardPass",
+        "attainable_flops",
+        "compute_bound_batch",
+        "decode_step",
+        "least_seconds",
+        "prefill",
+        "ridge_point",
+        "transfer_seconds",
+        "weights_read_bytes",
+    ),
     "vlmmem.parallelism": (
         "GpuShare",
         "all_reduce_bytes",

@@ -1,13 +1,14 @@
 """What a type checker and an editor read; `__init__.py` imports the same names when they are first used."""
 
-from vlmmem.catalog import find_format, find_gpu, find_model, gpus, models
+from vlmmem.catalog import find_format, find_gpu, find_link, find_model, gpus, links, models
 from vlmmem.errors import InputError
 from vlmmem.fit import fewest_gpus
 from vlmmem.footprint import Footprint, Term, estimate
 from vlmmem.formats import Format
-from vlmmem.hardware import Gpu
+from vlmmem.hardware import Gpu, Link
 from vlmmem.ledger import figure, figures, readings
 from vlmmem.memory import (
+    checkpoint_bytes,
     decode_peak_bytes,
     forward_moments,
     forward_peak_bytes,
@@ -18,6 +19,17 @@ from vlmmem.memory import (
     weights_bytes,
 )
 from vlmmem.model import Model, VisionTower
+from vlmmem.roofline import (
+    ForwardPass,
+    attainable_flops,
+    compute_bound_batch,
+    decode_step,
+    least_seconds,
+    prefill,
+    ridge_point,
+    transfer_seconds,
+    weights_read_bytes,
+)
 from vlmmem.parallelism import (
     GpuShare,
     all_reduce_bytes,
@@ -37,9 +49,11 @@ _HOME: dict[str, str]
 __all__ = [
     "Footprint",
     "Format",
+    "ForwardPass",
     "Gpu",
     "GpuShare",
     "InputError",
+    "Link",
     "Model",
     "Parallelism",
     "Term",
@@ -48,14 +62,19 @@ __all__ = [
     "__version__",
     "all_reduce_bytes",
     "all_reduces",
+    "attainable_flops",
     "bubble_share",
+    "checkpoint_bytes",
+    "compute_bound_batch",
     "decode_peak_bytes",
+    "decode_step",
     "estimate",
     "fewest_gpus",
     "figure",
     "figures",
     "find_format",
     "find_gpu",
+    "find_link",
     "find_model",
     "forward_moments",
     "forward_peak_bytes",
@@ -65,16 +84,22 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "least_microbatches",
+    "least_seconds",
+    "links",
     "models",
     "overhead_rule_bytes",
     "parse_size",
     "per_layer_rule_bytes",
     "pipeline_transfer_bytes",
+    "prefill",
     "readings",
+    "ridge_point",
     "rounded",
     "show",
     "show_both",
     "stage_layers",
     "tensor_parallel_sizes",
+    "transfer_seconds",
     "weights_bytes",
+    "weights_read_bytes",
 ]

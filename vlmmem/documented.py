@@ -7,6 +7,7 @@ docstring names the defect. For figures to plan with, use `vlmmem.weights_bytes`
 
 from fractions import Fraction
 
+from vlmmem.errors import InputError
 from vlmmem.units import Number, exact
 
 _KIB, _MIB, _GIB = 2**10, 2**20, 2**30
@@ -76,3 +77,39 @@ def calc_activation_memory_gb(
     """
     per_layer = 2 * hidden_size * seq_len * batch_size * exact(dtype_bytes)
     return per_layer * num_layers / _GIB
+
+
+def quick_memory_gb(num_params_billions: Number, quantization_bits: int = 16) -> Fraction:
+    """`footprint`, "Quick Estimation Formula": 4 bytes a parameter, over 32 / bits, times 1.2, in GB.
+
+    Defects kept: the factor is all that stands for KV cache, activations and runtime, so that neither context nor
+    batch changes the result; scales, zeros and what a quantised checkpoint leaves in 16 bits are not counted. For
+    weights alone without the factor, `vlmmem.checkpoint_bytes` is right; for the rest, `vlmmem.estimate`.
+
+    >>> float(quick_memory_gb(70, 16)), float(quick_memory_gb(70, 4))
+    (168.0, 42.0)
+    """
+    return exact(num_params_billions) * 4 / Fraction(32, quantization_bits) * Fraction(6, 5)
+
+
+PRECISION_FACTORS = {"fp32": Fraction(1), "fp16": Fraction(1, 2), "int8": Fraction(1, 4)}
+"""`estimation`, the precision factor by format, as printed; no other format has one."""
+
+
+def total_memory_gb(
+    num_params_billions: Number, precision: str, kv_cache_gb: Number = 0, base_bytes: Number = 4, overhead: Number = 0.2
+) -> Fraction:
+    """`estimation`, "comprehensive formula": parameters x base bytes x precision factor + KV cache + overhead, in GB.
+
+    The document does not name the base: a factor of 1 for FP32 needs 4 bytes. With the 2 bytes that it gives a
+    parameter of FP16, the factor halves a second time. "Overhead typically adds 20% to the final calculation" is read
+    as a fifth of the two other terms. Defects kept: the precision does not reach the KV cache, and the overhead grows
+    with the cache instead of with the tokens of a forward pass (`vlmmem.forward_peak_bytes`).
+
+    >>> float(total_memory_gb(13, "fp16")), float(total_memory_gb(13, "fp16", 66))
+    (31.2, 110.4)
+    """
+    if precision not in PRECISION_FACTORS:
+        raise InputError(f"precision {precision!r}: the document has a factor for {', '.join(PRECISION_FACTORS)} only")
+    weights = exact(num_params_billions) * exact(base_bytes) * PRECISION_FACTORS[precision]
+    return (weights + exact(kv_cache_gb)) * (1 + exact(overhead))

@@ -8,16 +8,19 @@ from vlmmem.memory.activations import (
     overhead_rule_bytes,
     per_layer_rule_bytes,
 )
+from vlmmem.memory.gguf import gguf_weights_bytes
 from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
 from vlmmem.memory.runtime import runtime_allowance, runtime_bytes
-from vlmmem.memory.weights import model_weights_bytes, weights_bytes
+from vlmmem.memory.weights import checkpoint_bytes, model_weights_bytes, weights_bytes
 
 __all__ = [
     "cached_tokens",
+    "checkpoint_bytes",
     "decode_moments",
     "decode_peak_bytes",
     "forward_moments",
     "forward_peak_bytes",
+    "gguf_weights_bytes",
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_heads_per_rank",

@@ -5,9 +5,10 @@ from math import ceil
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
+from vlmmem.memory.gguf import MIXTURES, gguf_weights_bytes
 from vlmmem.model import Model
 
-__all__ = ["model_weights_bytes", "weights_bytes"]
+__all__ = ["checkpoint_bytes", "model_weights_bytes", "weights_bytes"]
 
 
 def weights_bytes(parameters: int, format: str | Format = "bf16") -> int:  # noqa: A002 (the field's own word)
@@ -70,3 +71,29 @@ def model_weights_bytes(
     quantised = ceil((matrices * number.bits + rows * number.row_bits) / 8)
     rest = {part: weights_bytes(count, native) for part, count in parts.items() if part != "language"}
     return {"language": quantised + weights_bytes(parts["language"] - matrices, native), **rest}
+
+
+def checkpoint_bytes(
+    model: str | Model,
+    format: str | Format | None = None,  # noqa: A002 (the field's own word)
+) -> int:
+    """Bytes of a whole checkpoint, with all that its format leaves in 16 or 32 bits.
+
+    Args:
+        model: a model or its name.
+        format: a number format, its name, or the name of a mixture of GGUF formats such as "q4_k_m"; None is the
+            format in which the model was published.
+
+    Raises:
+        InputError: model or format is not in the catalogue.
+
+    Source: those of `model_weights_bytes` and `gguf_weights_bytes`.
+
+    >>> checkpoint_bytes("llama-3.1-8b"), checkpoint_bytes("llama-3.1-8b", "awq-4bit")
+    (16060522496, 5727854592)
+    >>> checkpoint_bytes("llama-3.1-8b", "q4_k_m")
+    4912898048
+    """
+    if isinstance(format, str) and format.lower() in MIXTURES:
+        return sum(gguf_weights_bytes(model, format).values())
+    return sum(model_weights_bytes(model, format).values())

@@ -1,0 +1,134 @@
+"""GGUF mixtures: bytes against llama.cpp's own table and against the sizes of published files."""
+
+import pytest
+
+from vlmmem.catalog import find_model
+from vlmmem.errors import InputError
+from vlmmem.memory import checkpoint_bytes, gguf_weights_bytes
+from vlmmem.memory.gguf import MIXTURES
+from vlmmem.model import Model
+
+
+# Bits a weight of Llama-3.1 8B, and GiB: llama.cpp, tools/quantize/README.md at commit 311c2c9f.
+@pytest.mark.parametrize(
+    ("mixture", "bits", "gib"),
+    [
+        ("Q4_K_S", "4.6672", "4.36"),
+        ("Q4_K_M", "4.8944", "4.58"),
+        ("Q5_K_S", "5.5704", "5.21"),
+        ("Q5_K_M", "5.7036", "5.33"),
+    ],
+)
+def test_bits_a_weight_as_llama_cpp_prints_them(mixture: str, bits: str, gib: str) -> None:
+    model = find_model("llama-3.1-8b")
+    size = gguf_weights_bytes(model, mixture)["language"]
+    assert f"{size * 8 / model.parameters:.4f}" == bits
+    assert f"{size / 2**30:.2f}" == gib
+
+
+# Files on the hub, GB at three digits: huggingface.co/bartowski/Meta-Llama-3.1-70B-Instruct-GGUF,
+# huggingface.co/Qwen/Qwen2-72B-Instruct-GGUF. Qwen2's down matrices have rows of 29,568 = 115.5 x 256 weights.
+@pytest.mark.parametrize(
+    ("name", "mixture", "gb"),
+    [
+        ("llama-3.1-70b", "q4_k_m", "42.5"),
+        ("llama-3.1-70b", "q4_k_s", "40.3"),
+        ("qwen2-72b", "q4_k_m", "47.4"),
+        ("qwen2-72b", "q4_k_s", "43.9"),
+    ],
+)
+def test_published_files(name: str, mixture: str, gb: str) -> None:
+    assert f"{checkpoint_bytes(name, mixture) / 1e9:.1f}" == gb
+
+
+def small(**changes: object) -> Model:
+    shape: dict[str, object] = {
+        "id": "small", "name": "Small", "hub_id": None, "aliases": (), "architecture": "llama", "layers": 16,
+        "hidden_size": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "intermediate_size": 512, "vocab_size": 1024,
+        "max_positions": 128, "tied_embeddings": False, "activation": "silu", "nominal_parameters": 1, "dtype": "fp16",
+    }  # fmt: skip
+    return Model(**{**shape, **changes})  # type: ignore[arg-type]
+
+
+BLOCK = {"q4_k": 144, "q5_k": 176, "q6_k": 210}
+"""Bytes of 256 weights."""
+
+
+def test_every_tensor_counted_by_hand() -> None:
+    # Of 16 layers the first two, the last two and 4, 7, 10, 13 have more bits: 8 layers.
+    square, wide = 256 * 256 // 256, 256 * 512 // 256
+    table = 1024 * 256 // 256
+    plain = 3 * square + 2 * wide  # query, key, output; gate, up
+    layers = 16 * plain * BLOCK["q4_k"] + 8 * (square + wide) * (BLOCK["q4_k"] + BLOCK["q6_k"])
+    norms = (2 * 16 + 1) * 256 * 4
+    assert gguf_weights_bytes(small(), "q4_k_m") == {
+        "language": table * (BLOCK["q4_k"] + BLOCK["q6_k"]) + layers + norms
+    }
+
+
+def test_the_layers_that_get_more_bits() -> None:
+    spread, first = MIXTURES["q4_k_m"], MIXTURES["q4_k_s"]
+    chosen = [layer for layer in range(32) if spread.layer_format("down", layer, 32) == "q6_k"]
+    assert chosen == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]
+    assert [layer for layer in range(64) if first.layer_format("value", layer, 64) == "q5_k"] == [0, 1, 2, 3]
+    assert [layer for layer in range(64) if first.layer_format("down", layer, 64) == "q5_k"] == list(range(8))
+    assert {spread.layer_format("query", layer, 32) for layer in range(32)} == {"q4_k"}
+
+
+def test_a_tied_embedding_is_the_head_and_counted_once() -> None:
+    tied, untied = (gguf_weights_bytes(small(tied_embeddings=tie), "q5_k_s")["language"] for tie in (True, False))
+    assert untied - tied == 1024 * 256 // 256 * BLOCK["q5_k"]
+
+
+def test_a_value_matrix_that_eight_heads_share() -> None:
+    shared, own = (gguf_weights_bytes(small(layers=80, kv_heads=kv), "q4_k_m")["language"] for kv in (1, 4))
+    # 80 layers: 10 + 10 + 20 have 6 bits, the 40 others 5 where heads share them, 4 where none do.
+    value = 256 * 64 // 256
+    keys = 80 * value * BLOCK["q4_k"]
+    assert shared - own == keys + value * (40 * BLOCK["q6_k"] + 40 * BLOCK["q5_k"]) - 4 * (
+        keys + value * 40 * (BLOCK["q6_k"] + BLOCK["q4_k"])
+    )
+
+
+def test_the_step_up_is_for_80_layers_and_4_bits_only() -> None:
+    value = 256 * 64 // 256
+    for layers, mixture, better, base in ((72, "q4_k_m", "q6_k", "q4_k"), (80, "q5_k_m", "q6_k", "q5_k")):
+        shared, own = (gguf_weights_bytes(small(layers=layers, kv_heads=kv), mixture)["language"] for kv in (1, 4))
+        many = sum(MIXTURES[mixture].layer_format("value", layer, layers) == better for layer in range(layers))
+        values = value * (many * BLOCK[better] + (layers - many) * BLOCK[base])
+        assert own - shared == 3 * (values + layers * value * BLOCK[base])
+
+
+def test_rows_that_are_no_multiple_of_a_block() -> None:
+    size = gguf_weights_bytes(small(intermediate_size=544, layers=8), "q4_k_m")["language"]
+    even = gguf_weights_bytes(small(intermediate_size=512, layers=8), "q4_k_m")["language"]
+    # Down: 3 of 8 layers (0, 3, 6) and the last have more bits. Q4_K becomes Q5_0 (22 B of 32), Q6_K Q8_0 (34 B).
+    more = sum(MIXTURES["q4_k_m"].layer_format("down", layer, 8) == "q6_k" for layer in range(8))
+    down = 256 * 544 // 32 * (more * 34 + (8 - more) * 22) - 256 * 512 // 256 * (
+        more * BLOCK["q6_k"] + (8 - more) * BLOCK["q4_k"]
+    )
+    assert size - even == down + 8 * 2 * (256 * 32 // 256) * BLOCK["q4_k"]
+
+
+def test_biases_and_norms_stay_in_32_bits() -> None:
+    with_biases, without = (
+        gguf_weights_bytes(small(architecture=kind), "q4_k_m")["language"] for kind in ("qwen2", "llama")
+    )
+    assert with_biases - without == 4 * 16 * 3 * 256
+
+
+def test_the_vision_side_stays_in_16_bits() -> None:
+    parts = gguf_weights_bytes("llava-1.5-13b", "Q4_K_M")
+    assert parts["vision"] == 2 * 303_507_456
+    assert parts["projector"] == 2 * 31_467_520
+    assert checkpoint_bytes("llava-1.5-13b", "Q4_K_M") == sum(parts.values())
+
+
+def test_what_is_not_known_is_told() -> None:
+    with pytest.raises(InputError) as caught:
+        gguf_weights_bytes("llama-3.1-8b", "q4_k")
+    assert str(caught.value) == "gguf: mixture 'q4_k' is not known; one of q4_k_s, q4_k_m, q5_k_s, q5_k_m is needed"
+    with pytest.raises(
+        InputError, match=r"^opt-30b: the decoder is of the family 'opt'; the rule is checked for llama, "
+    ):
+        gguf_weights_bytes("opt-30b", "q4_k_m")
