@@ -185,7 +185,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"vlmmem {__version__}\n", "")
     code, out, err = run(capsys, "--help")
     assert (code, err) == (0, "")
-    for command in ("figures", "figure", "explain", "cite", "models", "gpus", "formats"):
+    for command in ("figures", "figure", "explain", "cite", "coverage", "models", "gpus", "formats"):
         assert f"\n    {command} " in out
         assert run(capsys, command, "--help")[0] == 0
 
@@ -253,6 +253,8 @@ _WORDS = st.sampled_from(
         "figure",
         "explain",
         "cite",
+        "coverage",
+        "--text",
         "models",
         "gpus",
         "formats",

@@ -167,6 +167,45 @@ def _cite(options: "argparse.Namespace") -> int:
     return 0
 
 
+def _coverage(options: "argparse.Namespace") -> int:
+    from vlmmem.coverage import accounts
+
+    if options.text is not None and options.document is None:
+        raise InputError("--text is given without --document; both are needed, as the text is of one document")
+    found = accounts(options.document)
+    differences = []
+    if options.text is not None:
+        from pathlib import Path
+
+        from vlmmem.coverage import accepted_quotations, compare, read_text, recorded
+
+        kept = recorded(options.document)
+        text = read_text(Path(options.text), at_most=10 * len(kept))
+        differences = compare(kept, text, accepted_quotations(options.document))
+    if options.json:
+        compared = None if options.text is None else [item.json() for item in differences]
+        _print({"documents": [item.json() for item in found], "differences": compared})
+    else:
+        head = ("document", "lines", "numbers", "entries", "quoted", "excluded", "unaccounted")
+        body = (
+            (
+                item.document,
+                *(f"{count:,}" for count in (item.lines, item.numbers, item.entries, item.quoted, item.excluded)),
+                f"{item.open:,}",
+            )
+            for item in found
+        )
+        _print(_columns([head, *body]))
+        for item in found:
+            for problem in item.problems:
+                print(problem)
+        for difference in differences:
+            print(difference.told())
+        if options.text is not None and not differences:
+            print(f"every line of the text is the one that the ledger judges ({options.document})")
+    return 1 if differences or any(item.problems for item in found) else 0
+
+
 def _models(options: "argparse.Namespace") -> int:
     from vlmmem.catalog import models
     from vlmmem.memory import kv_bytes_per_token, weights_bytes
@@ -264,6 +303,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("id", help="the figure's id")
     sub.add_argument("--format", default="text", help="text or markdown")
     sub.add_argument("--book", help="where the book is published, for a link to the figure's entry")
+    sub = command(
+        "coverage", _coverage, "whether every number of the documents is accounted for, and your copy the same"
+    )
+    sub.add_argument("--document", help="footprint, inference or estimation; otherwise all three")
+    sub.add_argument("--text", metavar="FILE", help="your copy of the document's text, to compare line by line")
     command("models", _models, "the catalogue's models")
     command("gpus", _gpus, "the catalogue's GPUs")
     command("formats", _formats, "the catalogue's number formats")

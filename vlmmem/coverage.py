@@ -161,6 +161,11 @@ class Account:
     unaccounted: tuple[tuple[int, tuple[str, ...]], ...]
     problems: tuple[str, ...]
 
+    @property
+    def open(self) -> int:
+        """How many numbers are neither quoted nor excluded."""
+        return self.numbers - self.quoted - self.excluded
+
     def json(self) -> dict[str, Any]:
         """The account as the JSON interface shows it."""
         return {
@@ -190,16 +195,37 @@ class Difference(NamedTuple):
     standing: tuple[str, ...]
     gone: tuple[str, ...]
 
+    def told(self) -> str:
+        """The difference in one line."""
+        if self.line is None:
+            numbers = f" ({', '.join(self.found)})" if self.found else ""
+            return f"line {self.copy_line} of the text is not in the document{numbers}"
+        missing = [number for number in self.recorded if number not in self.found]
+        new = [number for number in self.found if number not in self.recorded]
+        where = "is missing" if self.copy_line is None else f"is another (line {self.copy_line} of the text)"
+        facts = (
+            ("numbers not there", missing),
+            ("other numbers", new),
+            ("entries not to be found", self.gone),
+            ("entries that still stand", self.standing),
+        )
+        return "; ".join([f"line {self.line} {where}", *(f"{name}: {', '.join(all_)}" for name, all_ in facts if all_)])
+
+    def json(self) -> dict[str, Any]:
+        """The difference as the JSON interface shows it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+
 
 # --- the data --------------------------------------------------------------------------------------------------------
 
 
-def documents(folder: Path = LINES) -> dict[str, int]:
+def documents(folder: Path | None = None) -> dict[str, int]:
     """Every document and how many lines it has."""
-    return {name: fields["lines"] for name, fields in read_json(folder.parent / "documents.json").items()}
+    content = read_json((folder or LINES).parent / "documents.json")
+    return {name: fields["lines"] for name, fields in content.items()}
 
 
-def _known(document: str, folder: Path) -> int:
+def _known(document: str, folder: Path | None) -> int:
     known = documents(folder)
     if document not in known:
         raise InputError(f"document {document!r} is not known; one of {', '.join(known)}")
@@ -223,11 +249,12 @@ def _is_line(raw: object) -> bool:
     )
 
 
-def recorded(document: str, folder: Path = LINES) -> tuple[Line, ...]:
+def recorded(document: str, folder: Path | None = None) -> tuple[Line, ...]:
     """What is kept of each line of a document.
 
     Raises InputError for a document that is not known, and for data that are not of this form.
     """
+    folder = folder or LINES
     count = _known(document, folder)
     file = f"{folder.name}/{document}.json"
     content = read_json(folder / f"{document}.json")
@@ -249,8 +276,9 @@ def recorded(document: str, folder: Path = LINES) -> tuple[Line, ...]:
     )
 
 
-def exclusions(document: str, folder: Path = LINES) -> tuple[Exclusion, ...]:
+def exclusions(document: str, folder: Path | None = None) -> tuple[Exclusion, ...]:
     """What is excluded of a document. Raises InputError for data that are not of this form or reasons not listed."""
+    folder = folder or LINES
     _known(document, folder)
     file = f"{folder.name}/exclusions.json"
     content = read_json(folder / "exclusions.json")
@@ -448,12 +476,13 @@ def account(
 
 def accounts(
     chosen: str | None = None,
-    quotations: Callable[[str], Sequence[Quotation]] = accepted_quotations,
-    folder: Path = LINES,
+    quotations: Callable[[str], Sequence[Quotation]] | None = None,
+    folder: Path | None = None,
 ) -> list[Account]:
     """The account of every document, or of one. Raises InputError for a document that is not known."""
     names = list(documents(folder)) if chosen is None else [chosen]
-    return [account(name, recorded(name, folder), quotations(name), exclusions(name, folder)) for name in names]
+    quoted = quotations or accepted_quotations
+    return [account(name, recorded(name, folder), quoted(name), exclusions(name, folder)) for name in names]
 
 
 # --- the maintainer's command ----------------------------------------------------------------------------------------
@@ -472,11 +501,12 @@ def _written(lines: Iterable[Line]) -> str:
     return "[\n" + ",\n".join(kept) + "\n]\n"
 
 
-def record(document: str, path: Path, quotations: Sequence[Quotation], folder: Path = LINES) -> list[str]:
+def record(document: str, path: Path, quotations: Sequence[Quotation], folder: Path | None = None) -> list[str]:
     """Write what is kept of a document's text. Returns what does not hold, and then nothing is written.
 
     Raises InputError for a text that cannot be read or has not as many lines as documents.json says.
     """
+    folder = folder or LINES
     count = _known(document, folder)
     text = read_text(path, at_most=count)
     if len(text) != count:
@@ -503,7 +533,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if len(words) != 3 or words[0] != "record":
             raise InputError("'record DOCUMENT FILE' is needed")
-        _known(words[1], LINES)
+        _known(words[1], None)
         problems = record(words[1], Path(words[2]), quotations_of(words[1]))
     except InputError as error:
         print("vlmmem: error: " + " ".join(str(error).split()), file=sys.stderr)
