@@ -240,9 +240,25 @@ def forward() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def flops() -> dict[str, Any]:
+    """The operations of real forward passes, by their own module."""
+    from tools.oracle_flops import answers
+
+    return {"versions": versions(), **answers()}
+
+
+def saved() -> dict[str, Any]:
+    """What training keeps of a layer, by its own module."""
+    from tools.oracle_saved import answers
+
+    return {"versions": versions(), **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": catalogue_parameters,
     "forward.json": forward,
+    "flops.json": flops,
+    "saved.json": saved,
 }
 
 

@@ -8,28 +8,25 @@ from vlmmem.formats import Format
 from vlmmem.hardware import Gpu, Link
 from vlmmem.ledger import figure, figures, readings
 from vlmmem.memory import (
+    attention_benchmark_bytes,
+    attention_scores_bytes,
+    attention_statistics_bytes,
+    best_checkpoint_interval,
     checkpoint_bytes,
+    checkpointed_bytes,
     decode_peak_bytes,
     forward_moments,
     forward_peak_bytes,
+    gpt_layer_activations_bytes,
     kv_bytes_per_token,
     kv_cache_bytes,
+    layer_activations_bytes,
+    layer_input_bytes,
     overhead_rule_bytes,
     per_layer_rule_bytes,
     weights_bytes,
 )
 from vlmmem.model import Model, VisionTower
-from vlmmem.roofline import (
-    ForwardPass,
-    attainable_flops,
-    compute_bound_batch,
-    decode_step,
-    least_seconds,
-    prefill,
-    ridge_point,
-    transfer_seconds,
-    weights_read_bytes,
-)
 from vlmmem.parallelism import (
     GpuShare,
     all_reduce_bytes,
@@ -40,6 +37,17 @@ from vlmmem.parallelism import (
     pipeline_transfer_bytes,
     stage_layers,
     tensor_parallel_sizes,
+)
+from vlmmem.roofline import (
+    ForwardPass,
+    attainable_flops,
+    compute_bound_batch,
+    decode_step,
+    least_seconds,
+    prefill,
+    ridge_point,
+    transfer_seconds,
+    weights_read_bytes,
 )
 from vlmmem.units import in_unit, parse_size, rounded, show, show_both
 from vlmmem.workload import Parallelism, Workload
@@ -63,8 +71,13 @@ __all__ = [
     "all_reduce_bytes",
     "all_reduces",
     "attainable_flops",
+    "attention_benchmark_bytes",
+    "attention_scores_bytes",
+    "attention_statistics_bytes",
+    "best_checkpoint_interval",
     "bubble_share",
     "checkpoint_bytes",
+    "checkpointed_bytes",
     "compute_bound_batch",
     "decode_peak_bytes",
     "decode_step",
@@ -78,11 +91,14 @@ __all__ = [
     "find_model",
     "forward_moments",
     "forward_peak_bytes",
+    "gpt_layer_activations_bytes",
     "gpu_shares",
     "gpus",
     "in_unit",
     "kv_bytes_per_token",
     "kv_cache_bytes",
+    "layer_activations_bytes",
+    "layer_input_bytes",
     "least_microbatches",
     "least_seconds",
     "links",

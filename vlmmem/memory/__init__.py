@@ -8,22 +8,42 @@ from vlmmem.memory.activations import (
     overhead_rule_bytes,
     per_layer_rule_bytes,
 )
+from vlmmem.memory.attention import (
+    attention_benchmark_bytes,
+    attention_scores_bytes,
+    attention_statistics_bytes,
+)
 from vlmmem.memory.gguf import gguf_weights_bytes
 from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
 from vlmmem.memory.runtime import runtime_allowance, runtime_bytes
+from vlmmem.memory.training import (
+    best_checkpoint_interval,
+    checkpointed_bytes,
+    gpt_layer_activations_bytes,
+    layer_activations_bytes,
+    layer_input_bytes,
+)
 from vlmmem.memory.weights import checkpoint_bytes, model_weights_bytes, weights_bytes
 
 __all__ = [
+    "attention_benchmark_bytes",
+    "attention_scores_bytes",
+    "attention_statistics_bytes",
+    "best_checkpoint_interval",
     "cached_tokens",
     "checkpoint_bytes",
+    "checkpointed_bytes",
     "decode_moments",
     "decode_peak_bytes",
     "forward_moments",
     "forward_peak_bytes",
     "gguf_weights_bytes",
+    "gpt_layer_activations_bytes",
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_heads_per_rank",
+    "layer_activations_bytes",
+    "layer_input_bytes",
     "model_weights_bytes",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
