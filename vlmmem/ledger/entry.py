@@ -16,17 +16,17 @@ from vlmmem.units import Printed
 
 KINDS = ("table-cell", "worked-example", "inline", "formula", "code-output", "recommendation", "fact")
 """Every kind of figure."""
-CAUSES = (
-    "units",
-    "copied shape",
-    "copied value",
-    "arithmetic",
-    "wrong formula",
-    "misread source",
-    "misattribution",
-    "own statement",
-)
-"""Why an erratum went wrong."""
+CAUSES: Mapping[str, str] = {
+    "units": "a number of one unit stands under the name of another, or two units are added as if they were one",
+    "copied shape": "the number belongs to another model: its layers, heads or widths were put in",
+    "copied value": "the number belongs to another row, another case or another part of the document",
+    "arithmetic": "the document's own numbers, by its own rule, do not come to what it prints",
+    "wrong formula": "the rule itself, or the reason given, is not how it works",
+    "misread source": "the source that is cited or meant says another thing",
+    "misattribution": "the source that is named does not say it",
+    "own statement": "it breaks what the same documents state, or do, elsewhere",
+}
+"""Why an erratum went wrong, each cause spelt out."""
 
 
 @contextmanager
