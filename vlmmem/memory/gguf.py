@@ -49,7 +49,6 @@ class Mixture:
 MIXTURES = {
     "q4_k_s": Mixture("q4_k", "q5_k", spread=False),
     "q4_k_m": Mixture("q4_k", "q6_k", spread=True),
-    "q5_k_s": Mixture("q5_k", "q5_k", spread=False),
     "q5_k_m": Mixture("q5_k", "q6_k", spread=True),
 }
 """The mixtures by llama.cpp's name, in lower case."""
@@ -62,7 +61,7 @@ def gguf_weights_bytes(model: str | Model, mixture: str) -> dict[str, int]:
 
     Args:
         model: a model of a LLaMA, Mistral or Qwen2 decoder, or its name.
-        mixture: "Q4_K_M", "Q4_K_S", "Q5_K_M" or "Q5_K_S", in any case.
+        mixture: "Q4_K_M", "Q4_K_S" or "Q5_K_M", in any case.
 
     Raises:
         InputError: the mixture is not one of these, or the decoder is of another family: its rule was not checked.
