@@ -15,6 +15,7 @@ from vlmmem.memory.attention import (
 )
 from vlmmem.memory.gguf import gguf_weights_bytes
 from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
+from vlmmem.memory.paging import blocks_needed, last_block_waste, power_of_two, reserved_slots, shared_blocks
 from vlmmem.memory.runtime import runtime_allowance, runtime_bytes
 from vlmmem.memory.training import (
     best_checkpoint_interval,
@@ -30,6 +31,7 @@ __all__ = [
     "attention_scores_bytes",
     "attention_statistics_bytes",
     "best_checkpoint_interval",
+    "blocks_needed",
     "cached_tokens",
     "checkpoint_bytes",
     "checkpointed_bytes",
@@ -42,12 +44,16 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_heads_per_rank",
+    "last_block_waste",
     "layer_activations_bytes",
     "layer_input_bytes",
     "model_weights_bytes",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
+    "power_of_two",
+    "reserved_slots",
     "runtime_allowance",
     "runtime_bytes",
+    "shared_blocks",
     "weights_bytes",
 ]
