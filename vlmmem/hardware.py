@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from vlmmem.errors import InputError
 from vlmmem.model import Source
 
-__all__ = ["BASES", "Gpu", "Runtime"]
+__all__ = ["BASES", "Gpu", "Link", "Runtime"]
 
 BASES = ("measured", "derived", "assumed", "documented")
 
@@ -17,7 +17,8 @@ class Gpu:
     `memory_bytes` is what a program can have, in bytes, and `memory_basis` how it is known; `vendor_gb` is
     the number that the vendor prints with "GB", whatever base it means. `bandwidth` is the peak of its
     memory in bytes a second, `flops_16bit` the peak of its 16-bit matrix units in FLOP a second, dense (no
-    sparsity).
+    sparsity). `l2_bytes` is its L2 cache, `multiprocessors` the processors that share it (AMD: compute units,
+    and one L2 slice for every 38 of them), `sram_bytes` the L1 cache and shared memory of one of those.
 
     >>> from vlmmem import find_gpu
     >>> gpu = find_gpu("a100-80gb")
@@ -36,15 +37,42 @@ class Gpu:
     bus_width_bits: int | None
     bandwidth: int
     flops_16bit: int
+    l2_bytes: int
+    multiprocessors: int
+    sram_bytes: int
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("memory_bytes", "vendor_gb", "bandwidth", "flops_16bit"):
+        for field in (
+            "memory_bytes",
+            "vendor_gb",
+            "bandwidth",
+            "flops_16bit",
+            "l2_bytes",
+            "multiprocessors",
+            "sram_bytes",
+        ):
             value = getattr(self, field)
             if type(value) is not int or value <= 0:
                 raise InputError(f"{self.id}: {field!r} is {value!r}; a positive integer is needed")
         if self.memory_basis not in BASES:
             raise InputError(f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What joins two GPUs: `bandwidth` is its peak in bytes a second, in one direction.
+
+    >>> from vlmmem import find_link
+    >>> find_link("nvlink-4").bandwidth
+    450000000000
+    """
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    bandwidth: int
+    sources: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

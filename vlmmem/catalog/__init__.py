@@ -11,18 +11,21 @@ from typing import Protocol, TypeVar
 from vlmmem.catalog.entries import Entry, read_entries
 from vlmmem.errors import InputError
 from vlmmem.formats import SCOPES, Format
-from vlmmem.hardware import BASES, Gpu, Runtime
+from vlmmem.hardware import BASES, Gpu, Link, Runtime
 from vlmmem.model import FAMILIES, Model, VisionTower
 
 __all__ = [
     "find_format",
     "find_gpu",
+    "find_link",
     "find_model",
     "find_runtime",
     "formats",
     "gpus",
+    "links",
     "load_formats",
     "load_gpus",
+    "load_links",
     "load_models",
     "load_runtimes",
     "models",
@@ -123,6 +126,9 @@ def _gpu(entry: Entry) -> Gpu:
         bus_width_bits=entry.optional_integer("bus_width_bits"),
         bandwidth=entry.integer("bandwidth"),
         flops_16bit=entry.integer("flops_16bit"),
+        l2_bytes=entry.integer("l2_bytes"),
+        multiprocessors=entry.integer("multiprocessors"),
+        sram_bytes=entry.integer("sram_bytes"),
         sources=entry.sources(),
     )
 
@@ -137,6 +143,16 @@ def _format(entry: Entry) -> Format:
         scope=entry.one_of("scope", SCOPES),
         kv_cache=entry.boolean("kv_cache"),
         formula=entry.text("bits"),
+        sources=entry.sources(),
+    )
+
+
+def _link(entry: Entry) -> Link:
+    return Link(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        aliases=entry.texts("aliases"),
+        bandwidth=entry.integer("bandwidth"),
         sources=entry.sources(),
     )
 
@@ -167,6 +183,11 @@ def load_formats(path: Path) -> tuple[Format, ...]:
     return _load(path, "formats", _format)
 
 
+def load_links(path: Path) -> tuple[Link, ...]:
+    """The links of one JSON file; InputError names file and entry."""
+    return _load(path, "links", _link)
+
+
 def load_runtimes(path: Path) -> tuple[Runtime, ...]:
     """The runtime allowances of one JSON file; InputError names file and entry."""
     return _load(path, "runtime", _runtime)
@@ -188,6 +209,12 @@ def gpus() -> tuple[Gpu, ...]:
 def formats() -> tuple[Format, ...]:
     """Every number format of the catalogue, in its order."""
     return load_formats(_HERE / "formats.json")
+
+
+@cache
+def links() -> tuple[Link, ...]:
+    """Every link of the catalogue, the fastest first."""
+    return load_links(_HERE / "links.json")
 
 
 @cache
@@ -245,6 +272,18 @@ def find_format(name: str) -> Format:
         InputError: no format has that name; the line lists those that there are.
     """
     return _find(name, formats, "format")
+
+
+def find_link(name: str) -> Link:
+    """The link of that name or alias, in any case.
+
+    >>> find_link("infiniband-ndr").bandwidth
+    50000000000
+
+    Raises:
+        InputError: no link has that name; the line lists those that there are.
+    """
+    return _find(name, links, "link")
 
 
 def find_runtime(name: str) -> Runtime:
