@@ -13,13 +13,13 @@ package's face and the parameters. Then each parameter is changed alone. Proved 
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 import vlmmem
@@ -37,10 +37,10 @@ def value(expression: str, parameters: Mapping[str, object]) -> Any:
     return eval(expression, {**face, **parameters})
 
 
-def text_of_outputs(notebook: NotebookNode) -> str:
+def text_of_outputs(cells: Sequence[NotebookNode]) -> str:
     """All that the outputs say, without markup."""
     texts = []
-    for cell in notebook.cells:
+    for cell in cells:
         for output in cell.get("outputs", ()):
             texts.append(output.get("text", ""))
             texts += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
@@ -56,36 +56,75 @@ def shown(cell: NotebookNode) -> str:
     return json.dumps(outputs, sort_keys=True)
 
 
-def run_problems(notebook: NotebookNode, run: Mapping[str, Any], folder: Path) -> list[str]:
-    """One line for each figure of a papermill run that is not what the package says."""
+@dataclass(frozen=True)
+class Runs:
+    """What papermill saw: the cells and the variables asked for with all other parameters.
+
+    ``alone`` is what each cell showed, by the name of the one parameter that was changed ("": none).
+    """
+
+    cells: list[NotebookNode]
+    values: dict[str, Any]
+    alone: dict[str, list[str]]
+
+
+def executed(notebook: NotebookNode, run: Mapping[str, Any], folder: Path) -> Runs:
+    """Papermill's run with the other parameters, and behind it, in the same kernel, one with each changed alone.
+
+    A kernel's start takes longer than most notebooks. Outputs that the notebook carries stand for the run with no
+    change: gate c compares them with a fresh execution.
+    """
     from papermill import execute_notebook
 
-    defaults = dataflow.parameters_of(notebook)
-    changed = {**defaults, **run["parameters"]}
-    found = []
-    copy = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    stored = any(cell.get("outputs") for cell in notebook.cells)
     names = sorted(run.get("expect", {}))
     reading = ", ".join(f"{name!r}: {name} if isinstance({name}, (int, str)) else float({name})" for name in names)
-    copy.cells.append(nbformat.v4.new_code_cell(f"import json\nprint(json.dumps({{{reading}}}))"))
-    given, result = folder / "given.ipynb", folder / "result.ipynb"
-    nbformat.write(copy, given)
-    execute_notebook(
+    cells = [nbformat.from_dict(json.loads(json.dumps(cell))) for cell in notebook.cells]
+    cells.append(nbformat.v4.new_code_cell(f"import json\nprint(json.dumps({{{reading}}}))"))
+    spans: dict[str, int] = {}
+    for name in run["parameters"] if stored else ("", *run["parameters"]):
+        cells.append(nbformat.v4.new_code_cell("%reset -f"))
+        spans[name] = len(cells)
+        for cell in notebook.cells:
+            copy = nbformat.from_dict(json.loads(json.dumps(cell)))
+            copy.id = f"{name}-{cell.id}"
+            if "parameters" in copy.metadata.get("tags", ()):
+                copy.metadata.tags = []  # papermill puts its values behind the first such cell only
+                copy.source += f"\n{name} = {run['parameters'][name]!r}" if name else ""
+            cells.append(copy)
+    given = folder / "given.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata), given)
+    result = execute_notebook(
         given,
-        result,
+        None,  # with a path papermill writes all outputs again after each cell
         parameters=run["parameters"],
         kernel_name=notebooks.KERNEL["name"],
         progress_bar=False,
         cwd=notebooks.FOLDER,
     )
-    executed = nbformat.read(result, as_version=4)
-    values = json.loads(executed.cells.pop()["outputs"][0]["text"])
-    for name in names:
-        right, before = (value(run["expect"][name], given) for given in (changed, defaults))
+    # papermill adds one cell, its parameters
+    first, *rest = result.cells
+    found = [first, *(cell for cell in rest if "injected-parameters" not in cell.metadata.get("tags", ()))]
+    assert len(found) == len(cells)
+    size = len(notebook.cells)
+    alone = {name: [shown(cell) for cell in found[start : start + size]] for name, start in spans.items()}
+    if stored:
+        alone[""] = [shown(cell) for cell in notebook.cells]
+    return Runs(found[:size], json.loads(found[size]["outputs"][0]["text"]), alone)
+
+
+def run_problems(notebook: NotebookNode, run: Mapping[str, Any], runs: Runs) -> list[str]:
+    """One line for each figure of a papermill run that is not what the package says."""
+    defaults = dataflow.parameters_of(notebook)
+    changed = {**defaults, **run["parameters"]}
+    found = []
+    for name, expression in sorted(run.get("expect", {}).items()):
+        right, before = (value(expression, given) for given in (changed, defaults))
         if right == before:
             found.append(f"{name}: the other parameters leave it at {before}, which proves nothing")
-        if values[name] != (right if isinstance(right, int | str) else float(right)):
-            found.append(f"{name}: is {values[name]}, the package says {right}")
-    said = text_of_outputs(executed)
+        if runs.values[name] != (right if isinstance(right, int | str) else float(right)):
+            found.append(f"{name}: is {runs.values[name]}, the package says {right}")
+    said = text_of_outputs(runs.cells)
     for expression in run.get("shows", ()):
         right, before = (str(value(expression, given)) for given in (changed, defaults))
         if right == before:
@@ -95,38 +134,9 @@ def run_problems(notebook: NotebookNode, run: Mapping[str, Any], folder: Path) -
     return found
 
 
-def outputs_by_parameter(notebook: NotebookNode, others: Mapping[str, object]) -> dict[str, list[str]]:
-    """What each cell shows as it stands (key "") and with one parameter changed, all in one kernel.
-
-    Outputs that the notebook carries are taken as they are: gate c compares them with a fresh execution.
-    """
-    cells: list[NotebookNode] = []
-    spans: dict[str, tuple[int, int]] = {}
-    stored = any(cell.get("outputs") for cell in notebook.cells)
-    for name in others if stored else ("", *others):
-        start = len(cells)
-        for cell in notebook.cells:
-            cells.append(nbformat.from_dict(json.loads(json.dumps(cell))))
-            cells[-1].id = f"{name}-{cell.id}"
-            if name and "parameters" in cell.metadata.get("tags", ()):
-                cells[-1].source += f"\n{name} = {others[name]!r}"
-        spans[name] = (start, len(cells))
-        cells.append(nbformat.v4.new_code_cell("%reset -f"))
-    every = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
-    NotebookClient(
-        every,
-        timeout=120,
-        kernel_name=notebooks.KERNEL["name"],
-        extra_arguments=["--IPKernelApp.log_level=40"],
-        resources={"metadata": {"path": str(notebooks.FOLDER)}},
-    ).execute()
-    outputs = {name: [shown(cell) for cell in every.cells[start:end]] for name, (start, end) in spans.items()}
-    return {"": [shown(cell) for cell in notebook.cells], **outputs} if stored else outputs
-
-
-def change_problems(notebook: NotebookNode, others: Mapping[str, object]) -> list[str]:
+def change_problems(notebook: NotebookNode, runs: Runs) -> list[str]:
     """One line for each parameter that changes nothing, and each cell whose output nothing changes."""
-    outputs = outputs_by_parameter(notebook, others)
+    outputs = dict(runs.alone)
     stands = outputs.pop("")
     found = [f"parameter {name!r}: changing it changes no output" for name in outputs if outputs[name] == stands]
     below = False
@@ -162,15 +172,11 @@ def test_every_code_cell_depends_on_the_parameters(source: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_figures_change_as_the_package_says(source: Path, tmp_path: Path) -> None:
-    assert run_problems(notebooks.read_source(source), RUNS[source.stem], tmp_path) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_each_parameter_and_each_cell_counts(source: Path) -> None:
-    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-    assert change_problems(notebook, RUNS[source.stem]["parameters"]) == []
+def test_figures_change_as_the_package_says_and_each_parameter_and_cell_counts(source: Path, tmp_path: Path) -> None:
+    notebook, run = nbformat.read(source.with_suffix(".ipynb"), as_version=4), RUNS[source.stem]
+    runs = executed(notebook, run, tmp_path)
+    assert run_problems(notebook, run, runs) == []
+    assert change_problems(notebook, runs) == []
 
 
 # --- planted faults ---
@@ -257,14 +263,15 @@ def test_a_quotation_shows_the_ledger_only(tmp_path: Path, code: str) -> None:
 @pytest.mark.slow
 def test_a_sound_notebook_passes_by_its_outputs(tmp_path: Path) -> None:
     notebook = trial(tmp_path)
-    assert run_problems(notebook, RUN, tmp_path) == []
-    assert change_problems(notebook, RUN["parameters"]) == []
+    runs = executed(notebook, RUN, tmp_path)
+    assert run_problems(notebook, RUN, runs) == []
+    assert change_problems(notebook, runs) == []
 
 
 @pytest.mark.slow
 def test_figures_that_the_package_does_not_say_are_told(tmp_path: Path) -> None:
     notebook = trial(tmp_path, (READ, f"{READ} + 1"), (PRINTED, "print(weights)"))
-    found = run_problems(notebook, RUN, tmp_path)
+    found = run_problems(notebook, RUN, executed(notebook, RUN, tmp_path))
     assert [problem.partition(":")[0] for problem in found] == ["size", RUN["shows"][0]]
 
 
@@ -278,10 +285,12 @@ def test_a_parameter_that_changes_nothing_is_told(tmp_path: Path) -> None:
         ("<text>{size}</text>", "<text>{weights}</text>"),
     )
     assert list(dataflow.problems(notebook)) == []
-    assert change_problems(notebook, {"model": "phi-2", "weights": "fp32"}) == [
-        "parameter 'model': changing it changes no output"
-    ]
-    assert change_problems(notebook, {"model": "phi-2"}) == [
+
+    def problems(**parameters: str) -> list[str]:
+        return change_problems(notebook, executed(notebook, {"parameters": parameters}, tmp_path))
+
+    assert problems(model="phi-2", weights="fp32") == ["parameter 'model': changing it changes no output"]
+    assert problems(model="phi-2") == [
         "parameter 'model': changing it changes no output",
         "cell 4: no parameter changes what it shows",
         "cell 6: no parameter changes what it shows",
