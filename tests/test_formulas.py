@@ -60,6 +60,7 @@ THIRTEEN: dict[str, Any] = {"model": "llama-2-13b", "context": "8k", "batch": 10
         ("share", None, {"share": "0.1", "of": ["footprint:a", "footprint:b"]}, "9.2"),
         ("sum", None, {"terms": ["footprint:a", "footprint:b", "9.2"]}, "101.2"),
         ("product", None, {"factors": [800, 8192, 10]}, "65536000"),
+        ("drawn-cells", None, {"drawing": "████░░"}, "4"),
         ("quotient", None, {"of": "footprint:b", "to": 4}, "16.5"),
         ("saved", None, {"of": 1, "to": 4}, "75"),
         ("gpu-field", None, {"gpu": "a100-40gb", "field": "bandwidth", "in": "GB/s"}, "1555"),

@@ -47,6 +47,10 @@ def _ratio(arguments: Arguments, settings: Settings) -> Outcome:
     return Outcome(ratio, holds=abs(ratio - claimed) <= claimed / 100)
 
 
+def _drawn(arguments: Arguments, settings: Settings) -> Outcome:
+    return Outcome(Fraction(arguments.text("drawing").count("█")))
+
+
 def claim(arguments: Arguments, low: Fraction, high: Fraction) -> Outcome:
     """Whether values stand on the claimed side of a GPU's memory as sold, or of another printed figure."""
     limit = Fraction(arguments.gpu().vendor_gb) if arguments.has("gpu") else arguments.number("limit")
@@ -68,6 +72,7 @@ FORMULAS = (
     Formula("quotient", "printed value / printed value", "inference:34", "code", _quotient),
     Formula("ratio", "printed value / printed value, as a claim", "footprint:152", "code", _ratio),
     Formula("saved", "1 − printed value / printed value, in %", "footprint:178", "code", _saved),
+    Formula("drawn-cells", "filled cells of the drawing", "inference:276", "code", _drawn),
     Formula("gpus-needed", "⌈M / GPU memory⌉", "footprint:115", "code", _gpus_needed),
     Formula(
         "comparison",
