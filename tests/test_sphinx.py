@@ -106,6 +106,9 @@ A definition: 1 GB = $10^9$ B and 1 GiB = $2^{{30}}$ B.
 ```{{documents}}
 ```
 
+```{{coverage}}
+```
+
 ```{{conventions}}
 ```
 

@@ -276,19 +276,30 @@ def recorded(document: str, folder: Path | None = None) -> tuple[Line, ...]:
     )
 
 
-def exclusions(document: str, folder: Path | None = None) -> tuple[Exclusion, ...]:
-    """What is excluded of a document. Raises InputError for data that are not of this form or reasons not listed."""
+def _excluded(folder: Path | None) -> tuple[dict[str, str], dict[str, Any], str]:
+    """The reasons, what is excluded of each document, and the name of the file."""
     folder = folder or LINES
-    _known(document, folder)
     file = f"{folder.name}/exclusions.json"
     content = read_json(folder / "exclusions.json")
     if not isinstance(content, dict) or set(content) != {"reasons", "excluded"}:
         raise InputError(f"{file}: an object with 'reasons' and 'excluded' is needed")
-    reasons, excluded = content["reasons"], content["excluded"]
-    if not isinstance(reasons, dict) or not all(isinstance(text, str) and text.strip() for text in reasons.values()):
+    listed, excluded = content["reasons"], content["excluded"]
+    if not isinstance(listed, dict) or not all(isinstance(text, str) and text.strip() for text in listed.values()):
         raise InputError(f"{file}: 'reasons' must give each reason its sentence")
     if not isinstance(excluded, dict) or set(excluded) - set(documents(folder)):
         raise InputError(f"{file}: 'excluded' must be an object of documents by name")
+    return listed, excluded, file
+
+
+def reasons(folder: Path | None = None) -> dict[str, str]:
+    """The closed list of reasons to exclude a number, each with its sentence."""
+    return _excluded(folder)[0]
+
+
+def exclusions(document: str, folder: Path | None = None) -> tuple[Exclusion, ...]:
+    """What is excluded of a document. Raises InputError for data that are not of this form or reasons not listed."""
+    _known(document, folder)
+    listed, excluded, file = _excluded(folder)
     used = set()
     for name, items in excluded.items():
         for raw in items if isinstance(items, list) else [items]:
@@ -303,13 +314,13 @@ def exclusions(document: str, folder: Path | None = None) -> tuple[Exclusion, ..
             ):
                 told = f"{str(raw)[:60]!r}; 'line', 'numbers' (a list of texts) and 'reason' are needed"
                 raise InputError(f"{file}: {name}: {told}")
-            if raw["reason"] not in reasons:
+            if raw["reason"] not in listed:
                 raise InputError(
                     f"{file}: {name} line {raw['line']}: reason {raw['reason']!r} is not listed; one of"
-                    f" {', '.join(reasons)}"
+                    f" {', '.join(listed)}"
                 )
             used.add(raw["reason"])
-    if unused := [name for name in reasons if name not in used]:
+    if unused := [name for name in listed if name not in used]:
         raise InputError(f"{file}: reason {unused[0]!r} excludes nothing; drop it")
     return tuple(Exclusion(raw["line"], tuple(raw["numbers"]), raw["reason"]) for raw in excluded.get(document, []))
 

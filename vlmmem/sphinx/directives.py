@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -13,10 +13,10 @@ from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from vlmmem import catalog
+from vlmmem import catalog, coverage
 from vlmmem.errors import InputError
 from vlmmem.fit import fewest_gpus
-from vlmmem.ledger import ERRATA, VERDICTS, Figure, load
+from vlmmem.ledger import CAUSES, VERDICTS, Figure, load
 from vlmmem.ledger.conventions import conventions
 from vlmmem.memory import model_weights_bytes
 from vlmmem.notebook import recomputed
@@ -69,6 +69,24 @@ class Generated(SphinxDirective):
         self.set_source_info(node)
         return node
 
+    def controls(self, items: str, what: str, choices: Mapping[str, Sequence[str]]) -> nodes.raw:
+        """A search field and a choice a key, which the page's script lets act on what ``items`` selects."""
+
+        def choice(name: str, values: Sequence[str]) -> str:
+            every = "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in values)
+            return (
+                f'<label>{name.capitalize()} <select name="{name}"><option value="">all</option>{every}</select></label>'
+            )
+
+        # Hidden until the script that makes them work has run.
+        return self.raw(
+            f'<form class="vlmmem-controls" role="search" data-items="{items}" data-what="{what}" hidden>'
+            '<label>Search <input type="search" name="words" placeholder="a value, an id, a word" autocomplete="off">'
+            "</label>"
+            + "".join(choice(name, values) for name, values in choices.items())
+            + '<output aria-live="polite"></output></form>'
+        )
+
     def markdown(self, text: str, where: str) -> list[nodes.Node]:
         """Parsed prose of the ledger, its roles checked like any other's; complaints name the entry."""
         holder = nodes.Element()
@@ -116,28 +134,18 @@ class LedgerDirective(Generated):
         ledger = load()
         domain = cast("FigureDomain", self.env.get_domain("vlmmem"))
         index = addnodes.index(entries=[])
-        found: list[nodes.Node] = [index, self.raw(self._controls(list(ledger.documents)) + self._head())]
+        choices = {"document": list(ledger.documents), "verdict": VERDICTS}
+        found: list[nodes.Node] = [
+            index,
+            self.controls("table.vlmmem-ledger > tbody", "figures", choices),
+            self.raw(self._head()),
+        ]
         for figure in ledger.figures:
             domain.note(figure)
             index["entries"].append(("single", figure.id, figure.anchor, "", None))
             found += self._figure(figure)
         found.append(self.raw("</table></div>"))
         return found
-
-    @staticmethod
-    def _controls(documents: list[str]) -> str:
-        def choice(name: str, label: str, values: Sequence[str]) -> str:
-            every = "".join(f'<option value="{value}">{value}</option>' for value in values)
-            return f'<label>{label} <select data-filter="{name}"><option value="">all</option>{every}</select></label>'
-
-        # Hidden until the script that makes them work has run.
-        return (
-            '<form class="vlmmem-controls" role="search" hidden>'
-            '<label>Search <input type="search" placeholder="a value, an id, a word" autocomplete="off"></label>'
-            + choice("document", "Document", documents)
-            + choice("verdict", "Verdict", VERDICTS)
-            + '<output aria-live="polite"></output></form>'
-        )
 
     @staticmethod
     def _head() -> str:
@@ -181,49 +189,13 @@ class LedgerDirective(Generated):
             title = escape(conventions()[figure.convention].title)
             facts.append(f"Convention: {title} (<code>{escape(figure.convention)}</code>).")
         if figure.cause:
-            facts.append(f"Cause: {escape(figure.cause)}.")
+            facts.append(f"Cause: {escape(figure.cause)}: {escape(CAUSES[figure.cause])}.")
+        if figure.cost:
+            case = f" ({escape(figure.cost.case)})" if figure.cost.case else ""
+            facts.append(f"A plan with it is {escape(figure.cost.text)}{case}.")
         sources = "".join(f"<li>{_address(source)}</li>" for source in figure.sources)
         listed = f"<p>Sources:</p><ul>{sources}</ul>" if sources else ""
         found.append(self.raw(f"<p>{' '.join(facts)}</p>{listed}</details></td></tr></tbody>\n"))
-        return found
-
-
-class ErrataDirective(Generated):
-    """The figures of one document, or of all, that are wrong, contradicted or inconsistent."""
-
-    optional_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """A card an erratum, in the order of the document."""
-        ledger = load()
-        wanted = self.arguments[0] if self.arguments else None
-        if wanted is not None and wanted not in ledger.documents:
-            raise self.error(f"document {wanted!r} is not in the ledger; one of {', '.join(ledger.documents)}")
-        errata = [item for item in ledger.figures if item.verdict in ERRATA and wanted in (None, item.document)]
-        if not errata:
-            return [self.raw("<p>None found so far.</p>")]
-        found: list[nodes.Node] = []
-        for item in errata:
-            place = escape(" · ".join(filter(None, (item.section, item.row, item.column))))
-            found += [
-                self.raw(
-                    f'<article class="vlmmem-erratum verdict-{item.verdict}"><header>'
-                    f'{badge(item.verdict)} <span class="vlmmem-where">{item.document}, line {item.line}, {place}'
-                    "</span></header><dl><dt>printed</dt><dd>"
-                ),
-                self.to(item),
-                self.raw("</dd>"),
-            ]
-            value = recomputed(item)
-            if value:
-                found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
-            if item.correct_markup:
-                found += [self.raw("<dt>use instead</dt><dd>"), *self.correct(item), self.raw("</dd>")]
-            found += [
-                self.raw("<dt>why</dt><dd>"),
-                *self.markdown(item.note_text, item.where),
-                self.raw("</dd></dl></article>"),
-            ]
         return found
 
 
@@ -314,6 +286,35 @@ class DocumentsDirective(Generated):
                 )
             found.append(self.raw("</div>"))
         return found
+
+
+class CoverageDirective(Generated):
+    """Lines and numbers of each document, how many of them stand in an entry, how many are excluded, and why."""
+
+    def run(self) -> list[nodes.Node]:
+        """Two tables: documents, and reasons to exclude a number."""
+        found = coverage.accounts(quotations=coverage.quotations_of)
+        counts = Counter[str]()
+        for item in found:
+            for excluded in coverage.exclusions(item.document):
+                counts[excluded.reason] += len(excluded.numbers)
+        return [
+            *self.table(
+                ("Document", "Lines", "Entries", "Numbers", "in an entry", "excluded", "unaccounted"),
+                [
+                    (
+                        f"<code>{item.document}</code>",
+                        *(str(n) for n in (item.lines, item.entries, item.numbers, item.quoted, item.excluded)),
+                        str(item.open),
+                    )
+                    for item in found
+                ],
+            ),
+            *self.table(
+                ("Reason", "Why such a number needs no verdict", "Numbers"),
+                [(escape(name), escape(text), str(counts[name])) for name, text in coverage.reasons().items()],
+            ),
+        ]
 
 
 class ConventionsDirective(Generated):
@@ -424,9 +425,9 @@ def setup(app: "Sphinx") -> None:
     """Register the directives."""
     app.add_directive("speed", SpeedDirective)
     app.add_directive("ledger", LedgerDirective)
-    app.add_directive("errata", ErrataDirective)
     app.add_directive("figure-table", FigureTableDirective)
     app.add_directive("documents", DocumentsDirective)
+    app.add_directive("coverage", CoverageDirective)
     app.add_directive("conventions", ConventionsDirective)
     app.add_directive("fit", FitDirective)
     app.add_directive("versions", VersionsDirective)
