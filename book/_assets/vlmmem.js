@@ -8,32 +8,92 @@
   });
 })();
 
-// Searches, filters and sorts the ledger's table: one tbody a figure.
+// Searches and filters what a form of controls names, with its state in the address, so that a choice can be linked to;
+// sorts the ledger's table: one tbody a figure.
 (() => {
   function start() {
-    const table = document.querySelector("table.vlmmem-ledger");
     const form = document.querySelector("form.vlmmem-controls");
-    if (!table || !form) return;
-    const bodies = [...table.tBodies];
-    const place = new Map(bodies.map((body, index) => [body, index]));
-    const text = new Map(bodies.map((body) => [body, body.textContent.toLowerCase().replace(/\s+/g, " ")]));
-    const search = form.querySelector("input");
+    if (!form) return;
+    const items = [...document.querySelectorAll(form.dataset.items)];
+    const texts = new Map();
+    const search = form.elements.words;
     const selects = [...form.querySelectorAll("select")];
     const count = form.querySelector("output");
+
+    // Only when somebody searches: reading the text of every entry takes time.
+    function text(item) {
+      if (!texts.has(item)) texts.set(item, item.textContent.toLowerCase().replace(/\s+/g, " "));
+      return texts.get(item);
+    }
 
     function filter() {
       // Words may stand anywhere; what is in quotes must stand as it is.
       const wanted = [...search.value.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)].map((match) => match[1] || match[2]);
       let shown = 0;
-      for (const body of bodies) {
+      for (const item of items) {
         const fits =
-          wanted.every((word) => text.get(body).includes(word)) &&
-          selects.every((select) => !select.value || body.dataset[select.dataset.filter] === select.value);
-        body.hidden = !fits;
+          selects.every(
+            (select) => !select.value || (item.dataset[select.name] || "").split(",").includes(select.value),
+          ) && wanted.every((word) => text(item).includes(word));
+        item.hidden = !fits;
         shown += fits;
       }
-      count.textContent = `${shown} of ${bodies.length} figures`;
+      count.textContent = `${shown} of ${items.length} ${form.dataset.what}`;
     }
+
+    function write() {
+      const chosen = new URLSearchParams();
+      for (const field of [search, ...selects]) if (field.value) chosen.set(field.name, field.value);
+      const query = chosen.toString();
+      history.replaceState(null, "", location.pathname + (query && `?${query}`) + location.hash);
+    }
+
+    function read() {
+      const chosen = new URLSearchParams(location.search);
+      for (const field of [search, ...selects]) {
+        field.value = chosen.get(field.name) || "";
+        // A choice that does not exist is none.
+        if (field.selectedIndex === -1) field.value = "";
+      }
+    }
+
+    function follow() {
+      const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      const item = target && items.find((each) => each.contains(target));
+      if (!item) return;
+      if (item.hidden) {
+        [search, ...selects].forEach((field) => (field.value = ""));
+        filter();
+      }
+      if (target === item && item.tagName === "TBODY")
+        target.querySelectorAll("details").forEach((details) => (details.open = true));
+      if (target.closest("details")) target.closest("details").open = true;
+      target.scrollIntoView({ behavior: "instant" });
+    }
+
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", () => {
+      filter();
+      write();
+    });
+    window.addEventListener("hashchange", follow);
+    window.addEventListener("popstate", () => {
+      read();
+      filter();
+    });
+    // Fonts and formulas that arrive late move the entry.
+    window.addEventListener("load", follow);
+    form.hidden = false;
+    read();
+    filter();
+    follow();
+  }
+
+  function sortable() {
+    const table = document.querySelector("table.vlmmem-ledger");
+    if (!table) return;
+    const bodies = [...table.tBodies];
+    const place = new Map(bodies.map((body, index) => [body, index]));
 
     function sort(button) {
       const head = button.closest("th");
@@ -49,18 +109,6 @@
       table.append(...bodies);
     }
 
-    function follow() {
-      const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-      if (!target || !table.contains(target)) return;
-      if (target.hidden) {
-        search.value = "";
-        selects.forEach((select) => (select.value = ""));
-        filter();
-      }
-      target.querySelectorAll("details").forEach((details) => (details.open = true));
-      target.scrollIntoView({ behavior: "instant" });
-    }
-
     for (const head of table.querySelectorAll("th[data-key]")) {
       const button = document.createElement("button");
       button.type = "button";
@@ -68,15 +116,32 @@
       head.replaceChildren(button);
       button.addEventListener("click", () => sort(button));
     }
-    form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("input", filter);
-    window.addEventListener("hashchange", follow);
-    // Fonts and formulas that arrive late move the entry.
-    window.addEventListener("load", follow);
-    form.hidden = false;
-    filter();
-    follow();
   }
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+
+  function ready() {
+    sortable();
+    start();
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
+  else ready();
+})();
+
+// On the search page a figure is named by what it prints and by its id, the exact one first.
+(() => {
+  if (typeof Scorer === "undefined" || typeof Search === "undefined") return;
+  const plain = (text) => text.toLowerCase().replace(/^[~≈]/, "").trim();
+  const query = plain(new URLSearchParams(location.search).get("q") || "");
+  const ledger = /(^|\/)ledger$/;
+
+  // Called for every result: page, title, anchor, description, score, file.
+  Scorer.score = (item) => {
+    if (!ledger.test(item[0]) || !item[2]) return item[4];
+    const id = item[2].slice(1).replace("-", ":");
+    // Found by its id: a result of the index, which has no description.
+    if (item[3] === null) item[1] = id;
+    item[3] = item[1] === id ? "in the ledger" : `${id}, in the ledger`;
+    const printed = plain(item[1]);
+    if (printed === query) return item[4] + 200;
+    return item[4] + (` ${printed} `.includes(` ${query} `) ? 100 : 0);
+  };
 })();

@@ -15,6 +15,7 @@ from docutils import nodes
 from sphinx.errors import ExtensionError
 
 from vlmmem import charts
+from vlmmem.cite.downloads import DOWNLOADS, download
 from vlmmem.sphinx.mime import CHART
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 MATHJAX = ("sphinx-mathjax-offline", "sphinx-mathjax-offline/static/mathjax/tex-svg.js")
 """The wheel that carries MathJax 3.2.2, and the file in it: one script, fonts inside."""
 
-PUBLISHED = ("figures.json",)
+EXPORTED = ("figures.json",)
+PUBLISHED = (*EXPORTED, *DOWNLOADS)
 """Files that the build writes at the root of the site."""
 
 _BUNDLE = """
@@ -107,8 +109,10 @@ def finish(app: "Sphinx", exception: Exception | None) -> None:
     from vlmmem.cite.export import as_text, published
 
     content = published()
-    for name in PUBLISHED:
+    for name in EXPORTED:
         (out / name).write_text(as_text(content[name]), encoding="utf-8")
+    for name in DOWNLOADS:
+        (out / name).write_text(download(name), encoding="utf-8")
 
 
 def outdated(

@@ -1,0 +1,259 @@
+"""The pages of what not to use: errata by what they cost, and the statements that disagree; and how many there are."""
+
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+
+from vlmmem.ledger import CAUSES, ERRATA, VERDICTS, Figure, load
+from vlmmem.ledger.conventions import conventions
+from vlmmem.ledger.errata import Defect, Disagreement, defects, disagreements
+from vlmmem.notebook import recomputed
+from vlmmem.sphinx.directives import Generated, badge
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+MOST = 5
+"""Defects that the summary names."""
+
+
+def card(figure: Figure) -> str:
+    """Anchor of an erratum on its page."""
+    return f"erratum-{figure.anchor}"
+
+
+def costs(figure: Figure) -> str:
+    """What an erratum costs, with the case for which it is counted; a dash where no bytes follow."""
+    if figure.cost is None:
+        return "&ndash;"
+    case = f' <span class="vlmmem-case">({escape(figure.cost.case)})</span>' if figure.cost.case else ""
+    return escape(figure.cost.text) + case
+
+
+def _place(figure: Figure) -> str:
+    return " · ".join(filter(None, (figure.row, figure.column)))
+
+
+def _lines(figures: tuple[Figure, ...]) -> str:
+    ends = sorted({figures[0].line, figures[-1].line})
+    return f"line{'s' if len(ends) > 1 else ''} {'–'.join(map(str, ends))}"
+
+
+class SummaryDirective(Generated):
+    """How many errata there are, the dearest, and how many by cause; each leads to its place on the page."""
+
+    def run(self) -> list[nodes.Node]:
+        """Before the list: what a reader in a hurry needs."""
+        ledger, found = load(), defects(load())
+        errata = [item for defect in found for item in defect.figures]
+        by_document = Counter(item.document for item in errata)
+        every = Counter(item.document for item in ledger.figures)
+        shares = ", ".join(
+            f'<a href="?document={name}">{name}</a> {by_document[name]} of {every[name]}' for name in ledger.documents
+        )
+        dearest = "".join(
+            f'<li><a href="#{card(item)}">{escape(item.documented)}</a> ({item.document}, line {item.line}'
+            f"{', ' + escape(_place(item)) if _place(item) else ''}): {costs(item)}</li>"
+            for item in (defect.worst for defect in found[:MOST])
+        )
+        by_cause = Counter(item.cause for item in errata)
+        rows = [
+            (
+                f'<a href="?cause={escape(cause.replace(" ", "+"))}">{escape(cause)}</a>',
+                escape(meaning),
+                str(by_cause[cause]),
+                next((costs(defect.worst) for defect in found if defect.cause == cause), "&ndash;"),
+            )
+            for cause, meaning in CAUSES.items()
+            if by_cause[cause]
+        ]
+        return [
+            self.raw(
+                f"<p><strong>{len(errata)}</strong> of {len(ledger.figures)} figures are errata: {shares}. Those that"
+                f" went wrong together stand together, so there are {len(found)} defects.</p>"
+                f"<p>The dearest to plan with:</p><ol>{dearest}</ol><p>By cause:</p>"
+            ),
+            *self.table(("Cause", "What went wrong", "Errata", "The dearest costs"), rows),
+        ]
+
+
+class ErrataDirective(Generated):
+    """The defects of one document, or of all, the dearest first; the page's script filters."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The controls, and a card a defect."""
+        ledger = load()
+        wanted = self.arguments[0] if self.arguments else None
+        if wanted is not None and wanted not in ledger.documents:
+            raise self.error(f"document {wanted!r} is not in the ledger; one of {', '.join(ledger.documents)}")
+        found = [item for item in defects(ledger) if wanted in (None, item.document)]
+        if not found:
+            return [self.raw("<p>None found so far.</p>")]
+        causes = {item.cause for item in found}
+        choices = {
+            "document": [name for name in ledger.documents if any(name == item.document for item in found)],
+            "cause": [cause for cause in CAUSES if cause in causes],
+        }
+        return [
+            self.controls(".vlmmem-erratum", "defects", choices),
+            *(node for defect in found for node in self._card(defect)),
+        ]
+
+    def _card(self, defect: Defect) -> list[nodes.Node]:
+        item = defect.worst
+        badges = " ".join(badge(verdict) for verdict in VERDICTS if any(f.verdict == verdict for f in defect.figures))
+        place = escape(", ".join(filter(None, (item.section, _place(item)))))
+        several = len(defect.figures) > 1
+        found: list[nodes.Node] = [
+            self.raw(
+                f'<article id="{card(item)}" class="vlmmem-erratum verdict-{item.verdict}"'
+                f' data-document="{item.document}" data-cause="{escape(defect.cause)}"><header>'
+                f'{badges} <span class="vlmmem-where">{item.document}, {_lines(defect.figures)}, {place}</span></header>'
+                "<dl><dt>printed</dt><dd>"
+            ),
+            self.to(item),
+            self.raw("</dd>"),
+        ]
+        value = recomputed(item)
+        if value:
+            found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
+        if item.correct_markup:
+            found += [self.raw("<dt>use instead</dt><dd>"), *self.correct(item), self.raw("</dd>")]
+        if item.cost:
+            found += [self.raw(f"<dt>costs</dt><dd><p>{costs(item)}</p></dd>")]
+        meaning = escape(CAUSES.get(defect.cause, ""))
+        found += [self.raw(f"<dt>why</dt><dd><p><strong>{escape(defect.cause)}</strong>: {meaning}.</p>")]
+        found += [*self.markdown(item.note_text, item.where), self.raw("</dd></dl>")]
+        if several:
+            found += self._cells(defect)
+        return [*found, self.raw("</article>")]
+
+    def _cells(self, defect: Defect) -> list[nodes.Node]:
+        """Every entry of a defect, folded: where, printed, right, cost, and its own note where that says more."""
+        told = defect.notes[1:]
+        found: list[nodes.Node] = [
+            self.raw(
+                f"<details><summary>All {len(defect.figures)} that went wrong like this</summary>"
+                '<div class="vlmmem-scroll"><table class="table vlmmem-table vlmmem-cells"><thead><tr>'
+                '<th scope="col">Where</th><th scope="col">Printed</th><th scope="col">Use instead</th>'
+                '<th scope="col">Costs</th></tr></thead><tbody>'
+            )
+        ]
+        for item in defect.figures:
+            anchor = "" if item is defect.worst else f' id="{card(item)}"'
+            where = escape(", ".join(filter(None, (f"L{item.line}", _place(item)))))
+            found += [
+                self.raw(f"<tr{anchor}><td>{where}</td><td>"),
+                self.to(item),
+                self.raw("</td><td>"),
+                *(self.correct(item) if item.correct_markup else [self.raw("&ndash;")]),
+                *(self.markdown(item.note_text, item.where) if item in told else []),
+                self.raw(f"</td><td>{costs(item)}</td></tr>"),
+            ]
+        return [*found, self.raw("</tbody></table></div></details>")]
+
+
+class DisagreementsDirective(Generated):
+    """Where the documents disagree: both sides, who breaks whose rule, and which to use."""
+
+    def run(self) -> list[nodes.Node]:
+        """A card a disagreement."""
+        found = disagreements(load())
+        if not found:
+            return [self.raw("<p>None found so far.</p>")]
+        across = sum(len(each.documents) > 1 for each in found)
+        told = (
+            f"<p><strong>{len(found)}</strong> places: {len(found) - across} within one document,"
+            f" {across} between documents.</p>"
+        )
+        names = list(load().documents)
+        return [
+            self.raw(told),
+            self.controls(".vlmmem-disagreement", "disagreements", {"document": names}),
+            *(node for each in found for node in self._card(each)),
+        ]
+
+    def _card(self, each: Disagreement) -> list[nodes.Node]:
+        title = " against ".join(each.documents) if len(each.documents) > 1 else f"within {each.documents[0]}"
+        anchor = f"disagreement-{each.figures[0].anchor}"
+        found: list[nodes.Node] = [
+            self.raw(
+                f'<article id="{anchor}" class="vlmmem-disagreement" data-document="{",".join(each.documents)}">'
+                f'<header><a href="#{anchor}">{title}</a></header><div class="vlmmem-sides">'
+            )
+        ]
+        for item in each.figures:
+            place = escape(", ".join(filter(None, (item.section, _place(item)))))
+            found += [
+                self.raw(
+                    f'<div class="vlmmem-side verdict-{item.verdict}"><p>{badge(item.verdict)}'
+                    f' <span class="vlmmem-where">{item.document}, line {item.line}, {place}</span></p>'
+                ),
+                self.to(item),
+                *self._breaks(item, each),
+                *self.markdown(item.note_text, item.where),
+                self.raw("</div>"),
+            ]
+        return [*found, self.raw("</div>"), *self._use(each), self.raw("</article>")]
+
+    def _breaks(self, item: Figure, each: Disagreement) -> list[nodes.Node]:
+        other = next((side for side in each.figures if side.id == item.breaks), None)
+        if other is None:
+            return []
+        return [
+            self.raw(f"<p><strong>It breaks</strong> what line {other.line} of {other.document} says:</p>"),
+            self.to(other),
+        ]
+
+    def _use(self, each: Disagreement) -> list[nodes.Node]:
+        """Which side to use: what stands, with what is right where the side itself only stands under a convention."""
+        found: list[nodes.Node] = [self.raw('<div class="vlmmem-use"><p><strong>Use</strong></p><ul>')]
+        for item in each.standing or each.figures:
+            found.append(self.raw("<li>"))
+            if item in each.standing:
+                how = "stands"
+                if item.convention:
+                    how = f"stands only as “{escape(conventions()[item.convention].title)}”"
+                elif item.verdict == "unverifiable":
+                    how = "is not known to be right"
+                found += [self.to(item), self.raw(f"<p>({item.document}, line {item.line}) {how}.</p>")]
+            if item.correct_markup:
+                found += [self.raw("<p>By exact terms:</p>"), *self.correct(item)]
+            elif item not in each.standing:
+                found += [self.raw(f"<p>not the number of line {item.line}; nothing is known to replace it.</p>")]
+            found.append(self.raw("</li>"))
+        return [*found, self.raw("</ul></div>")]
+
+
+class TallyDirective(Generated):
+    """How many figures there are by verdict, each number leading to the ledger with that filter set."""
+
+    def run(self) -> list[nodes.Node]:
+        """One line of numbers."""
+        ledger = load()
+        counts = Counter(item.verdict for item in ledger.figures)
+        errata = sum(counts[verdict] for verdict in ERRATA)
+        up = "../" * self.env.docname.count("/")
+        each = " ".join(
+            f'<a href="{up}book/ledger.html?verdict={verdict}">{badge(verdict)} {counts[verdict]}</a>'
+            for verdict in VERDICTS
+            if counts[verdict]
+        )
+        return [
+            self.raw(
+                f'<p class="vlmmem-tally"><strong>{len(ledger.figures)}</strong> figures and facts of'
+                f" {len(ledger.documents)} documents, {errata} of them errata:<br>{each}</p>"
+            )
+        ]
+
+
+def setup(app: "Sphinx") -> None:
+    """Register the directives."""
+    app.add_directive("errata-summary", SummaryDirective)
+    app.add_directive("errata", ErrataDirective)
+    app.add_directive("disagreements", DisagreementsDirective)
+    app.add_directive("tally", TallyDirective)
