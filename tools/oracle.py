@@ -254,11 +254,19 @@ def saved() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def arguments() -> dict[str, Any]:
+    """What the documents' own code calls, by its own module."""
+    from tools.oracle_arguments import answers
+
+    return {"versions": versions(), **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": catalogue_parameters,
     "forward.json": forward,
     "flops.json": flops,
     "saved.json": saved,
+    "arguments.json": arguments,
 }
 
 
