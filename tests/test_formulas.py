@@ -121,6 +121,15 @@ def test_a_computed_claim_is_an_inequality_over_both_ends(expression: Any, at_mo
         assert compute("computed-claim", expression=expression, limit=limit, claim=claim).holds is holds
 
 
+def test_a_total_at_half_the_precision_is_no_half_where_a_cache_is_in_it() -> None:
+    # (13 x 4 x 0.5 + 66) x 1.2 = 110.4; (13 x 4 x 0.25 + 66) x 1.2 = 94.8
+    arguments = {"num_params_billions": 13, "of": "fp16", "to": "int8", "claimed": 2}
+    with_cache = compute("total-memory-ratio", kv_cache_gb=66, **arguments)
+    assert with_cache.low == Fraction("110.4") / Fraction("94.8")
+    assert with_cache.holds is False
+    assert compute("total-memory-ratio", kv_cache_gb=0, **arguments).holds is True
+
+
 def test_a_ratio_holds_within_a_hundredth() -> None:
     assert compute("ratio", of="10", to="1", claimed=10).holds is True
     assert compute("ratio", of="10.1", to="1", claimed=10).holds is True

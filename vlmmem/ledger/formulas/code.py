@@ -58,6 +58,13 @@ def _total_code(arguments: Arguments, settings: Settings) -> Outcome:
     return Outcome(weights + _kv_code_gib(arguments))
 
 
+def _total_memory_ratio(arguments: Arguments, settings: Settings) -> Outcome:
+    billions, cache = arguments.number("num_params_billions"), arguments.number("kv_cache_gb")
+    of, to = (documented.total_memory_gb(billions, arguments.text(name), cache) for name in ("of", "to"))
+    ratio, claimed = of / to, arguments.number("claimed")
+    return Outcome(ratio, holds=abs(ratio - claimed) <= claimed / 100)
+
+
 def _right_kv_code(arguments: Arguments) -> Right:
     size = exact(_kv_code_gib(arguments)) * 2**30
     tokens, batch = arguments.whole("seq_len"), arguments.whole("batch_size")
@@ -79,6 +86,13 @@ FORMULAS = (
         "code",
         _kv_code,
         _right_kv_code,
+    ),
+    Formula(
+        "total-memory-ratio",
+        "total at one precision / total at another, as a claim",
+        "estimation:31",
+        "code",
+        _total_memory_ratio,
     ),
     Formula("table-total", "calc_model_memory_gb + calc_kv_cache_memory_gb", "inference:98", "code", _total_code),
 )
