@@ -7,13 +7,15 @@ keep.
 from vlmmem.serving.batching import Batching, continuous_batching, exponential_factor, static_batching
 from vlmmem.serving.blocks import BlockPool
 from vlmmem.serving.lengths import LENGTHS, Lengths, Request, draw_requests
-from vlmmem.serving.occupancy import Occupancy, kv_occupancy, live_tokens
+from vlmmem.serving.occupancy import MEASURED, Measured, Occupancy, kv_occupancy, live_tokens
 
 __all__ = [
     "LENGTHS",
+    "MEASURED",
     "Batching",
     "BlockPool",
     "Lengths",
+    "Measured",
     "Occupancy",
     "Request",
     "continuous_batching",

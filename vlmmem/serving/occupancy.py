@@ -7,16 +7,44 @@ each running request writes one token; who has written all leaves. Nothing is ra
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from vlmmem.errors import InputError
 from vlmmem.memory.paging import BLOCK_TOKENS, blocks_needed, power_of_two, reserved_slots
 from vlmmem.serving.lengths import Request
 from vlmmem.workload import check_positive
 
-__all__ = ["POLICIES", "Occupancy", "kv_occupancy", "live_tokens"]
+__all__ = ["MEASURED", "POLICIES", "Measured", "Occupancy", "kv_occupancy", "live_tokens"]
 
 POLICIES = ("max", "pow2", "oracle", "paged")
 """How memory is reserved: one contiguous chunk by one of three rules, or blocks as the tokens come."""
+
+
+class Measured(NamedTuple):
+    """Shares of the KV cache, and requests in the batch, as a paper prints them; None where it prints none."""
+
+    tokens: Fraction
+    reserved: Fraction | None
+    internal: Fraction | None
+    external: Fraction | None
+    batch: Fraction
+
+
+def _measured(*printed: str) -> Measured:
+    *shares, batch = (Fraction(value) if value else None for value in printed)
+    tokens, reserved, internal, external = (None if share is None else share / 100 for share in shares)
+    assert tokens is not None
+    assert batch is not None
+    return Measured(tokens, reserved, internal, external, batch)
+
+
+MEASURED = {
+    "max": _measured("20.4", "13.3", "57.3", "8.9", "7.00"),
+    "pow2": _measured("26.8", "17.9", "13.6", "41.6", "9.81"),
+    "oracle": _measured("38.2", "25.2", "0", "36.6", "13.62"),
+    "paged": _measured("96.3", "", "", "", "30.42"),
+}
+"""Figure 2 (shares of the KV cache) and figure 13a (requests) of arXiv 2309.06180: OPT-13B on an A100 40GB, ShareGPT."""
 
 
 @dataclass(frozen=True, slots=True)
