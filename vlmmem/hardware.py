@@ -18,7 +18,8 @@ class Gpu:
     the number that the vendor prints with "GB", whatever base it means. `bandwidth` is the peak of its
     memory in bytes a second, `flops_16bit` the peak of its 16-bit matrix units in FLOP a second, dense (no
     sparsity). `l2_bytes` is its L2 cache, `multiprocessors` the processors that share it (AMD: compute units,
-    and one L2 slice for every 38 of them), `sram_bytes` the L1 cache and shared memory of one of those.
+    and one L2 slice for every 38 of them), `sram_bytes` the L1 cache and shared memory of one of those. The
+    latencies, in picoseconds, are what one load after another took in public measurements, None where there are none.
 
     >>> from vlmmem import find_gpu
     >>> gpu = find_gpu("a100-80gb")
@@ -40,6 +41,9 @@ class Gpu:
     l2_bytes: int
     multiprocessors: int
     sram_bytes: int
+    sram_latency_ps: int | None = None
+    l2_latency_ps: int | None = None
+    memory_latency_ps: int | None = None
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ SCALES: dict[str, Fraction] = {
     "s": Fraction(1),
     "ms": Fraction(1, 10**3),
     "µs": Fraction(1, 10**6),
+    "ns": Fraction(1, 10**9),
     "%": Fraction(1, 100),
     "×": Fraction(1),
     "": Fraction(1),

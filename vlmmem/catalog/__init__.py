@@ -129,6 +129,9 @@ def _gpu(entry: Entry) -> Gpu:
         l2_bytes=entry.integer("l2_bytes"),
         multiprocessors=entry.integer("multiprocessors"),
         sram_bytes=entry.integer("sram_bytes"),
+        sram_latency_ps=entry.optional_integer("sram_latency_ps"),
+        l2_latency_ps=entry.optional_integer("l2_latency_ps"),
+        memory_latency_ps=entry.optional_integer("memory_latency_ps"),
         sources=entry.sources(),
     )
 
