@@ -60,14 +60,6 @@ class Batching:
             busy.append(total)
         return tuple(busy)
 
-    def context(self, prompts: tuple[int, ...]) -> tuple[int, ...]:
-        """Tokens in the cache at each step, of the sequences that advance in it: prompts, and what is generated."""
-        held = [0] * self.steps
-        for prompt, first, last in zip(prompts, self.started, self.finished, strict=True):
-            for step in range(first, last + 1):
-                held[step - 1] += prompt + step - first + 1
-        return tuple(held)
-
 
 def _check(slots: int, answers: tuple[int, ...]) -> None:
     check_positive("slots", slots)

@@ -44,7 +44,7 @@ MEASURED = {
     "oracle": _measured("38.2", "25.2", "0", "36.6", "13.62"),
     "paged": _measured("96.3", "", "", "", "30.42"),
 }
-"""Figure 2 (shares of the KV cache) and figure 13a (requests) of arXiv 2309.06180: OPT-13B on an A100 40GB, ShareGPT."""
+"""Figure 2 (shares of the KV cache) and 13a (requests) of arXiv 2309.06180: OPT-13B on an A100 40GB, ShareGPT."""
 
 
 @dataclass(frozen=True, slots=True)
