@@ -19,6 +19,7 @@ import pytest
 
 from vlmmem import charts
 from vlmmem.ledger import load
+from vlmmem.ledger.errata import defects, disagreements
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -216,9 +217,9 @@ def test_the_ledger_is_searched_in_the_page(ledger_page: Callable[[str], "Page"]
     page.fill(".vlmmem-controls input", "no such words anywhere")
     assert shown(page) == []
     page.fill(".vlmmem-controls input", "")
-    page.select_option("[data-filter=verdict]", "convention")
+    page.select_option("[name=verdict]", "convention")
     assert set(shown(page)) == {item.anchor for item in figures if item.verdict == "convention"}
-    page.select_option("[data-filter=document]", "footprint")
+    page.select_option("[name=document]", "footprint")
     assert set(shown(page)) == {
         item.anchor for item in figures if item.verdict == "convention" and item.document == "footprint"
     }
@@ -249,12 +250,111 @@ def test_an_entry_opens_where_it_is_linked(ledger_page: Callable[[str], "Page"])
     )
 
 
-@pytest.mark.parametrize("words", ["101.2 GB", "footprint:13b-total"])
-def test_the_books_search_finds_the_ledger(ledger_page: Callable[[str], "Page"], words: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "figure"),
+    [
+        ("101.2 GB", "footprint:13b-total"),
+        ("0.50 GB", "inference:70b-kv"),
+        ("1,049.6 GB", "footprint:175b-128k-x1"),
+        ("65.5 GB", "footprint:13b-kv-10-requests"),
+        ("footprint:13b-total", "footprint:13b-total"),
+        ("inference:table-llama-3.1-8b-fp16", "inference:table-llama-3.1-8b-fp16"),
+    ],
+)
+def test_the_books_search_leads_to_the_entry(ledger_page: Callable[[str], "Page"], words: str, figure: str) -> None:
     from urllib.parse import quote
 
     page = ledger_page(f"search.html?q={quote(words)}")
-    page.wait_for_selector("#search-results li a[href*='ledger.html']", timeout=PATIENCE)
+    page.wait_for_selector("#search-results li a", timeout=PATIENCE)
+    found = [item.anchor for item in load().figures if item.documented == words or item.id == figure]
+    first = page.locator("#search-results li").first
+    assert any(str(first.locator("a").get_attribute("href")).endswith(f"#{anchor}") for anchor in found)
+    assert "in the ledger" in first.inner_text()
+    page.locator(f"#search-results li a[href$='#{load().by_id[figure].anchor}']").first.click()
+    page.wait_for_selector(f"[id='{load().by_id[figure].anchor}'] details[open]", timeout=PATIENCE)
+
+
+def cards(page: "Page") -> list[str]:
+    ids: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('.vlmmem-erratum')].filter((c) => c.offsetHeight).map((c) => c.id)"
+    )
+    return ids
+
+
+def test_the_errata_are_filtered_and_a_filter_can_be_linked(ledger_page: Callable[[str], "Page"]) -> None:
+    found = defects(load())
+    page = ledger_page("book/errata.html")
+    assert cards(page) == [f"erratum-{item.worst.anchor}" for item in found]
+    wanted = [f"erratum-{item.worst.anchor}" for item in found if (item.document, item.cause) == ("footprint", "units")]
+    page.select_option("[name=document]", "footprint")
+    page.select_option("[name=cause]", "units")
+    assert cards(page) == wanted != []
+    address = page.url
+    assert address.endswith("book/errata.html?document=footprint&cause=units")
+    page.fill(".vlmmem-controls input", "no such words anywhere")
+    assert cards(page) == []
+    page.goto("about:blank")
+    page.goto(address, wait_until="load")
+    assert cards(page) == wanted
+    assert page.input_value("[name=cause]") == "units"
+    # a link to one that the filter hides shows everything
+    hidden = next(item for item in found if item.document == "inference" and len(item.figures) > 1)
+    cell = next(item for item in hidden.figures if item is not hidden.worst)
+    page.goto(f"{address}#erratum-{cell.anchor}", wait_until="load")
+    page.wait_for_function(f"() => document.getElementById('erratum-{cell.anchor}').offsetHeight > 0", timeout=PATIENCE)
+    assert len(cards(page)) == len(found)
+
+
+def test_a_filter_that_does_not_exist_is_none(ledger_page: Callable[[str], "Page"]) -> None:
+    page = ledger_page("book/errata.html?cause=nothing&document=footprint")
+    assert cards(page) == [f"erratum-{item.worst.anchor}" for item in defects(load()) if item.document == "footprint"]
+    page = ledger_page("book/ledger.html?verdict=wrong")
+    assert set(shown(page)) == {item.anchor for item in load().figures if item.verdict == "wrong"}
+
+
+def test_the_errata_are_a_plain_list_without_scripts(browser: "Browser", built_book: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((built_book / "book" / "errata.html").as_uri())
+    assert page.locator(".vlmmem-erratum:visible").count() == len(defects(load()))
+    assert not page.locator(".vlmmem-controls").is_visible()
+    page.goto((built_book / "book" / "disagreements.html").as_uri())
+    assert page.locator(".vlmmem-disagreement:visible").count() == len(disagreements(load()))
+    context.close()
+
+
+def test_disagreements_are_filtered_by_either_document(ledger_page: Callable[[str], "Page"]) -> None:
+    page = ledger_page("book/disagreements.html")
+    page.select_option("[name=document]", "inference")
+    found = page.evaluate(
+        "() => [...document.querySelectorAll('.vlmmem-disagreement')].filter((c) => !c.hidden).map((c) => c.id)"
+    )
+    assert found == [
+        f"disagreement-{each.figures[0].anchor}" for each in disagreements(load()) if "inference" in each.documents
+    ]
+
+
+def test_every_page_leads_to_the_next_and_back(built_book: Path) -> None:
+    """From the landing page by "next" through every page of the book to the last, and each leads back."""
+    page, seen = built_book / "book" / "index.html", []
+    while True:
+        text = page.read_text(encoding="utf-8")
+        seen.append(page.relative_to(built_book).as_posix())
+        if len(seen) > 1:
+            back = re.search(r'<a class="left-prev"\s+href="([^"]*)"', text)
+            assert back is not None
+            assert (page.parent / back[1]).resolve().relative_to(built_book.resolve()).as_posix() == seen[-2]
+        onward = re.search(r'<a class="right-next"\s+href="([^"]*)"', text)
+        if onward is None:
+            break
+        page = (page.parent / onward[1]).resolve().relative_to(built_book.resolve())
+        page = built_book / page
+    written = {
+        path.relative_to(built_book).as_posix()
+        for room in ("book", "notebooks")
+        for path in (built_book / room).glob("*.html")
+    }
+    assert written == set(seen)
 
 
 # --- planted faults --------------------------------------------------------------------------------------------------

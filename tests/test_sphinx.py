@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 import pytest
 
+from vlmmem.cite.downloads import DOWNLOADS, download
 from vlmmem.cite.typed import typed_quantities
-from vlmmem.ledger import load
+from vlmmem.ledger import ERRATA, load
+from vlmmem.ledger.errata import defects, disagreements
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = "footprint:13b-activations"
@@ -116,6 +118,24 @@ A definition: 1 GB = $10^9$ B and 1 GiB = $2^{{30}}$ B.
 ```
 """
 
+LISTS = """\
+# Lists
+
+Here too: {{fig}}`{value} <{figure}>`.
+
+```{{tally}}
+```
+
+```{{errata-summary}}
+```
+
+```{{errata}}
+```
+
+```{{disagreements}}
+```
+"""
+
 CELL = """\
 from vlmmem import figures
 from vlmmem.notebook import say, verdict_table
@@ -131,6 +151,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(
         tmp_path_factory.mktemp("good"),
         page=GOOD.format(value=documented(), figure=FIGURE),
+        page2=GOOD.replace("```{{errata}} footprint\n```\n", "").format(value=documented(), figure=FIGURE),
+        lists=LISTS.format(value=documented(), figure=FIGURE),
         cells=NOTEBOOK.format(code=cell),
     )
 
@@ -244,10 +266,64 @@ def test_generated_pieces_close_their_tags(good: Built) -> None:
 
 
 def test_errata_are_listed(good: Built) -> None:
-    from vlmmem.ledger import ERRATA
+    """On a page for one document and on a page for all, every erratum is there, those of one cause in one card."""
+    found = defects(load())
+    for page, wanted in (("page", [item for item in found if item.document == "footprint"]), ("lists", list(found))):
+        text = good.page(page)
+        cards = re.findall(r'<article id="(erratum-[^"]*)" class="vlmmem-erratum', text)
+        assert cards == [f"erratum-{item.worst.anchor}" for item in wanted] != []
+        for item in (item for defect in wanted for item in defect.figures):
+            assert f'href="ledger.html#{item.anchor}"' in text
+            assert f'id="erratum-{item.anchor}"' in text
+            assert escape(item.cost.text if item.cost else "", quote=False) in text
 
-    errata = [item for item in load().figures if item.document == "footprint" and item.verdict in ERRATA]
-    assert good.page().count('<article class="vlmmem-erratum') == len(errata) > 0
+
+def test_the_summary_leads_to_the_cards(good: Built) -> None:
+    text = good.page("lists")
+    errata = [item for item in load().figures if item.verdict in ERRATA]
+    assert f"<strong>{len(errata)}</strong> of {len(load().figures)} figures are errata" in text
+    for target in re.findall(r'href="#(erratum-[^"]*)"', text):
+        assert f'id="{target}"' in text
+    assert '<a href="?cause=copied+shape">' in text
+
+
+def test_disagreements_show_every_side(good: Built) -> None:
+    text = good.page("lists")
+    found = disagreements(load())
+    assert text.count('<article id="disagreement-') == len(found) > 0
+    assert text.count('<div class="vlmmem-side ') == sum(len(each.figures) for each in found)
+    broken = [item for each in found for item in each.figures if item.breaks]
+    assert text.count("<strong>It breaks</strong>") == len(broken) > 0
+
+
+def test_an_entry_names_the_pages_that_explain_it(good: Built) -> None:
+    """A role in the text, a cell of a table and a cell's output each lead back; lists of figures explain nothing."""
+    ledger = good.page("ledger")
+
+    def explained(figure_id: str) -> str:
+        entry = ledger.partition(f'<tbody id="{load().by_id[figure_id].anchor}"')[2].partition("</tbody>")[0]
+        found = re.search(r'<p class="vlmmem-explained">(.*?)</p>', entry)
+        return found[1] if found else ""
+
+    title = f"A page with {documented()} in its title"
+    assert explained(FIGURE) == (f'Explained in: <a href="page2.html">{title}</a>, <a href="cells.html">A notebook</a>')
+    assert explained(load().table("requirements-x1")[0].id) == f'Explained in: <a href="page2.html">{title}</a>'
+    assert explained(load().figures[0].id) == 'Explained in: <a href="cells.html">A notebook</a>'
+    unused = [item.id for item in load().figures if item.id not in ledger.partition("Explained in")[0]]
+    assert any(not explained(name) for name in unused)
+
+
+def test_the_tally_leads_to_the_filtered_ledger(good: Built) -> None:
+    text = good.page("lists")
+    for verdict in {item.verdict for item in load().figures}:
+        number = sum(item.verdict == verdict for item in load().figures)
+        assert f'<a href="../book/ledger.html?verdict={verdict}">' in text
+        assert f"{verdict}</span> {number}</a>" in text
+
+
+def test_the_downloads_are_published(good: Built) -> None:
+    for name in DOWNLOADS:
+        assert (good.html / name).read_text(encoding="utf-8") == download(name)
 
 
 def test_the_export_is_published(good: Built) -> None:

@@ -127,7 +127,7 @@
 })();
 
 // On the search page a figure is named by what it prints and by its id, the exact one first.
-(() => {
+document.addEventListener("DOMContentLoaded", () => {
   if (typeof Scorer === "undefined" || typeof Search === "undefined") return;
   const plain = (text) => text.toLowerCase().replace(/^[~≈]/, "").trim();
   const query = plain(new URLSearchParams(location.search).get("q") || "");
@@ -137,11 +137,11 @@
   Scorer.score = (item) => {
     if (!ledger.test(item[0]) || !item[2]) return item[4];
     const id = item[2].slice(1).replace("-", ":");
-    // Found by its id: a result of the index, which has no description.
+    // What was found by its id comes from the index, and has no description.
     if (item[3] === null) item[1] = id;
     item[3] = item[1] === id ? "in the ledger" : `${id}, in the ledger`;
-    const printed = plain(item[1]);
-    if (printed === query) return item[4] + 200;
-    return item[4] + (` ${printed} `.includes(` ${query} `) ? 100 : 0);
+    const named = plain(item[1]);
+    if (named === query) return item[4] + 200;
+    return item[4] + (` ${named} `.includes(` ${query} `) ? 100 : 0);
   };
-})();
+});

@@ -45,21 +45,19 @@ def errata_rows() -> list[dict[str, Any]]:
 
 def disagreement_rows() -> list[dict[str, Any]]:
     """A row a side, the sides of one disagreement together."""
-    rows = []
-    for number, each in enumerate(disagreements(load()), 1):
-        for item in each.figures:
-            rows.append(
-                {
-                    "disagreement": number,
-                    **_place(item),
-                    "breaks": item.breaks,
-                    "stands": item in each.standing,
-                    "right": item.correct,
-                    "why": item.note,
-                    "sources": list(item.sources),
-                }
-            )
-    return rows
+    return [
+        {
+            "disagreement": number,
+            **_place(item),
+            "breaks": item.breaks,
+            "stands": item in each.standing,
+            "right": item.correct,
+            "why": item.note,
+            "sources": list(item.sources),
+        }
+        for number, each in enumerate(disagreements(load()), 1)
+        for item in each.figures
+    ]
 
 
 def _cell(value: object) -> str:

@@ -18,9 +18,10 @@ from vlmmem.errors import InputError
 from vlmmem.fit import fewest_gpus
 from vlmmem.ledger import CAUSES, VERDICTS, Figure, load
 from vlmmem.ledger.conventions import conventions
+from vlmmem.ledger.formulas import FORMULAS
 from vlmmem.memory import model_weights_bytes
 from vlmmem.notebook import recomputed
-from vlmmem.sphinx.domain import FigureDomain
+from vlmmem.sphinx.domain import FigureDomain, explained
 from vlmmem.sphinx.gate import ENTRY, GENERATED
 from vlmmem.sphinx.roles import link
 from vlmmem.units import SCALES, show
@@ -57,10 +58,23 @@ def _size(figure: Figure) -> float:
     return float(printed.low * SCALES.get(unit, 1))
 
 
+def _stated(figure: Figure) -> str:
+    """Where a figure's formula stands, as a link to the entry of that line, if the ledger has another one there."""
+    document, _, line = FORMULAS[figure.formula_id or ""].source.partition(":")
+    there = [item for item in load().figures if item.document == document and str(item.line) == line]
+    home = next((item for item in sorted(there, key=lambda item: item.kind != "formula") if item is not figure), None)
+    return f', <a href="#{home.anchor}">{document} line {line}</a>' if home else ""
+
+
 class Generated(SphinxDirective):
     """A directive whose content is made here."""
 
     has_content = False
+
+    @property
+    def domain(self) -> FigureDomain:
+        """The domain of figures."""
+        return cast("FigureDomain", self.env.get_domain("vlmmem"))
 
     def raw(self, html: str) -> nodes.raw:
         """A piece of HTML, marked as generated."""
@@ -74,9 +88,8 @@ class Generated(SphinxDirective):
 
         def choice(name: str, values: Sequence[str]) -> str:
             every = "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in values)
-            return (
-                f'<label>{name.capitalize()} <select name="{name}"><option value="">all</option>{every}</select></label>'
-            )
+            options = f'<option value="">all</option>{every}'
+            return f'<label>{name.capitalize()} <select name="{name}">{options}</select></label>'
 
         # Hidden until the script that makes them work has run.
         return self.raw(
@@ -132,7 +145,8 @@ class LedgerDirective(Generated):
     def run(self) -> list[nodes.Node]:
         """The controls, and one body of the table a figure."""
         ledger = load()
-        domain = cast("FigureDomain", self.env.get_domain("vlmmem"))
+        domain = self.domain
+        domain.lists.add(self.env.docname)
         index = addnodes.index(entries=[])
         choices = {"document": list(ledger.documents), "verdict": VERDICTS}
         found: list[nodes.Node] = [
@@ -142,7 +156,7 @@ class LedgerDirective(Generated):
         ]
         for figure in ledger.figures:
             domain.note(figure)
-            index["entries"].append(("single", figure.id, figure.anchor, "", None))
+            index["entries"].append(("single", figure.id, figure.anchor, "main", None))
             found += self._figure(figure)
         found.append(self.raw("</table></div>"))
         return found
@@ -180,11 +194,13 @@ class LedgerDirective(Generated):
             found += [self.raw('<div class="vlmmem-correct"><strong>Use instead:</strong> ')]
             found += self.correct(figure)
             found += [self.raw("</div>")]
-        found += [self.raw("<details><summary>How the verdict was earned</summary>")]
+        found += [explained(figure=figure.id), self.raw("<details><summary>How the verdict was earned</summary>")]
         found += self.markdown(figure.note_text, figure.where)
         facts = [f"Kind: {figure.kind}."]
         if figure.formula:
-            facts.append(f"Formula: <code>{escape(figure.formula)}</code>.")
+            facts.append(
+                f"Formula: {escape(figure.rule or '')} (<code>{escape(figure.formula)}</code>{_stated(figure)})."
+            )
         if figure.convention:
             title = escape(conventions()[figure.convention].title)
             facts.append(f"Convention: {title} (<code>{escape(figure.convention)}</code>).")

@@ -75,7 +75,7 @@ class SummaryDirective(Generated):
                 f" went wrong together stand together, so there are {len(found)} defects.</p>"
                 f"<p>The dearest to plan with:</p><ol>{dearest}</ol><p>By cause:</p>"
             ),
-            *self.table(("Cause", "What went wrong", "Errata", "The dearest costs"), rows),
+            *self.table(("Cause", "What went wrong", "Errata", "The dearest costs"), rows, "vlmmem-cards"),
         ]
 
 
@@ -93,6 +93,7 @@ class ErrataDirective(Generated):
         found = [item for item in defects(ledger) if wanted in (None, item.document)]
         if not found:
             return [self.raw("<p>None found so far.</p>")]
+        self.domain.lists.add(self.env.docname)
         causes = {item.cause for item in found}
         choices = {
             "document": [name for name in ledger.documents if any(name == item.document for item in found)],
@@ -112,8 +113,8 @@ class ErrataDirective(Generated):
             self.raw(
                 f'<article id="{card(item)}" class="vlmmem-erratum verdict-{item.verdict}"'
                 f' data-document="{item.document}" data-cause="{escape(defect.cause)}"><header>'
-                f'{badges} <span class="vlmmem-where">{item.document}, {_lines(defect.figures)}, {place}</span></header>'
-                "<dl><dt>printed</dt><dd>"
+                f'{badges} <span class="vlmmem-where">{item.document}, {_lines(defect.figures)}, {place}</span>'
+                "</header><dl><dt>printed</dt><dd>"
             ),
             self.to(item),
             self.raw("</dd>"),
@@ -165,6 +166,7 @@ class DisagreementsDirective(Generated):
         found = disagreements(load())
         if not found:
             return [self.raw("<p>None found so far.</p>")]
+        self.domain.lists.add(self.env.docname)
         across = sum(len(each.documents) > 1 for each in found)
         told = (
             f"<p><strong>{len(found)}</strong> places: {len(found) - across} within one document,"
@@ -210,23 +212,29 @@ class DisagreementsDirective(Generated):
         ]
 
     def _use(self, each: Disagreement) -> list[nodes.Node]:
-        """Which side to use: what stands, with what is right where the side itself only stands under a convention."""
+        """What to use: what is right, once for all sides that it replaces, or the side that stands."""
         found: list[nodes.Node] = [self.raw('<div class="vlmmem-use"><p><strong>Use</strong></p><ul>')]
+        alike: dict[str | None, list[Figure]] = {}
         for item in each.standing or each.figures:
+            alike.setdefault(item.correct, []).append(item)
+        for right, items in alike.items():
             found.append(self.raw("<li>"))
-            if item in each.standing:
-                how = "stands"
-                if item.convention:
-                    how = f"stands only as “{escape(conventions()[item.convention].title)}”"
-                elif item.verdict == "unverifiable":
-                    how = "is not known to be right"
-                found += [self.to(item), self.raw(f"<p>({item.document}, line {item.line}) {how}.</p>")]
-            if item.correct_markup:
-                found += [self.raw("<p>By exact terms:</p>"), *self.correct(item)]
-            elif item not in each.standing:
-                found += [self.raw(f"<p>not the number of line {item.line}; nothing is known to replace it.</p>")]
+            if right:
+                found += [*self.correct(items[0]), self.raw("<p>in place of</p>")]
+            for place, item in enumerate(items):
+                found += [self.raw("<p>and</p>") if place else self.raw(""), self.to(item)]
+                found.append(self.raw(f"<p>({item.document}, line {item.line}), which {_standing(item)}.</p>"))
             found.append(self.raw("</li>"))
         return [*found, self.raw("</ul></div>")]
+
+
+def _standing(item: Figure) -> str:
+    """What is true of a side, in words."""
+    if item.convention:
+        return f"stands only as “{escape(conventions()[item.convention].title)}”"
+    if item.verdict in ERRATA:
+        return f"is {item.verdict} too"
+    return "nobody could verify" if item.verdict == "unverifiable" else "stands as printed"
 
 
 class TallyDirective(Generated):

@@ -1,0 +1,147 @@
+"""Errata grouped and ordered by what they cost, disagreements by who names whom, and the files made of both."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmmem.cite import downloads
+from vlmmem.cite.downloads import DOWNLOADS, disagreement_rows, download, errata_rows
+from vlmmem.ledger import CAUSES, ERRATA, FOLDER, Ledger, load, read
+from vlmmem.ledger.errata import Defect, defects, disagreements
+
+
+def ids(defect: Defect) -> list[str]:
+    return [item.id for item in defect.figures]
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return load()
+
+
+def planted(folder: Path, file: str, change: Callable[[dict[str, dict[str, Any]]], object]) -> Ledger:
+    """The ledger with entries of one file changed."""
+    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+    path = folder / file
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change({entry["id"]: entry for entry in content["figures"]})
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return read(folder)
+
+
+def test_no_erratum_is_lost_and_none_stands_twice(ledger: Ledger) -> None:
+    found = [name for defect in defects(ledger) for name in ids(defect)]
+    assert sorted(found) == sorted(item.id for item in ledger.figures if item.verdict in ERRATA)
+
+
+def test_the_dearest_comes_first_and_what_costs_nothing_known_last(ledger: Ledger) -> None:
+    sizes = [abs(item.worst.cost.bytes) if item.worst.cost else None for item in defects(ledger)]
+    known = [size for size in sizes if size is not None]
+    assert known == sorted(known, reverse=True)
+    assert sizes == known + [None] * (len(sizes) - len(known))
+    for defect in defects(ledger):
+        costs = [abs(item.cost.bytes) for item in defect.figures if item.cost]
+        assert not costs or abs(defect.worst.cost.bytes if defect.worst.cost else 0) == max(costs)
+
+
+def test_cells_of_one_table_and_cause_are_one_defect(ledger: Ledger) -> None:
+    cells = [item.id for item in ledger.table("kv-70b") if item.cause == "copied shape"]
+    (copied,) = [defect for defect in defects(ledger) if ids(defect) == cells]
+    assert len(cells) == 10
+    assert (copied.document, copied.cause) == ("inference", "copied shape")
+    assert copied.worst.id == "inference:70b-total-batch-32"
+    # caches and totals: two notes that differ in more than their numbers, the worst one's first
+    assert [item.column for item in copied.notes] == ["Total", "KV Cache"]
+
+
+def test_entries_without_a_table_stand_together_where_their_notes_are_one(tmp_path: Path) -> None:
+    pair = ("footprint:estimate-13b", "footprint:estimate-13b-gpus")
+    before = [ids(defect) for defect in defects(load())]
+    assert [pair[0]] in before
+    assert [pair[1]] in before
+
+    def same_note(entries: dict[str, dict[str, Any]]) -> None:
+        entries[pair[1]]["note"] = entries[pair[0]]["note"]
+
+    file = "footprint/10-estimate.json"
+    assert list(pair) in [ids(defect) for defect in defects(planted(tmp_path / "same", file, same_note))]
+
+    def other_cause(entries: dict[str, dict[str, Any]]) -> None:
+        same_note(entries)
+        entries[pair[1]]["cause"] = "arithmetic"
+
+    assert list(pair) not in [ids(defect) for defect in defects(planted(tmp_path / "other", file, other_cause))]
+
+
+def test_sides_that_name_one_another_are_one_disagreement(tmp_path: Path) -> None:
+    def sides(ledger: Ledger) -> list[tuple[str, ...]]:
+        return [tuple(item.id for item in each.figures) for each in disagreements(ledger)]
+
+    assert ("footprint:overhead-share", "footprint:estimate-overhead") in sides(load())
+
+    def join(entries: dict[str, dict[str, Any]]) -> None:
+        # a third side, which names one of the two: all three are one
+        entries["footprint:estimate-13b"]["pair"] = "footprint:estimate-overhead"
+
+    found = sides(planted(tmp_path, "footprint/10-estimate.json", join))
+    assert ("footprint:overhead-share", "footprint:estimate-overhead", "footprint:estimate-13b") in found
+    assert len(found) == len(sides(load()))
+
+
+def test_disagreements_within_a_document_come_before_those_between_two(ledger: Ledger) -> None:
+    found = disagreements(ledger)
+    counts = [len(each.documents) for each in found]
+    assert counts == sorted(counts)
+    for each in found:
+        assert len(each.figures) > 1
+        assert each.standing == tuple(item for item in each.figures if item.verdict not in ERRATA)
+        # who breaks a rule must not be told to be used
+        assert all(item.verdict in ERRATA for item in each.figures if item.breaks)
+
+
+def test_every_cause_is_spelt_out() -> None:
+    assert all(meaning and not meaning.endswith(".") for meaning in CAUSES.values())
+
+
+@pytest.mark.parametrize("name", DOWNLOADS)
+def test_a_file_has_a_row_an_entry(name: str) -> None:
+    rows: list[dict[str, Any]] = errata_rows() if name.startswith("errata") else disagreement_rows()
+    text = download(name)
+    assert rows
+    if name.endswith(".json"):
+        assert json.loads(text) == rows
+    else:
+        read_back = list(csv.DictReader(io.StringIO(text)))
+        assert [row["id"] for row in read_back] == [row["id"] for row in rows]
+        assert list(read_back[0]) == list(rows[0])
+
+
+def test_the_rows_are_those_of_the_page(ledger: Ledger) -> None:
+    rows = errata_rows()
+    assert [row["id"] for row in rows] == [name for defect in defects(ledger) for name in ids(defect)]
+    row = next(row for row in rows if row["id"] == "inference:70b-total-batch-32")
+    assert (row["cost_bytes"], row["cost_gpus"], row["cost_gpu"]) == (28_057_085_952, 1, "a100-80gb")
+    assert row["cause_means"] == CAUSES["copied shape"]
+    sides = disagreement_rows()
+    assert [row["id"] for row in sides] == [item.id for each in disagreements(ledger) for item in each.figures]
+    broken = next(row for row in sides if row["id"] == "footprint:estimate-overhead")
+    assert (broken["breaks"], broken["stands"]) == ("footprint:overhead-share", False)
+
+
+def test_a_spreadsheet_takes_no_printed_text_for_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"documented": "=1+1", "right": "-x", "cost": -5, "none": None, "sources": ["a", "b"], "why": "@"}
+    monkeypatch.setattr(downloads, "errata_rows", lambda: [row])
+    (read_back,) = csv.reader(io.StringIO(download("errata.csv").partition("\n")[2]))
+    assert read_back == ["'=1+1", "'-x", "-5", "", "a ; b", "'@"]
+
+
+def test_an_empty_list_is_an_empty_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "errata_rows", list)
+    assert download("errata.csv").strip() == ""
+    assert json.loads(download("errata.json")) == []
