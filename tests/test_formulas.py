@@ -77,8 +77,6 @@ THIRTEEN: dict[str, Any] = {"model": "llama-2-13b", "context": "8k", "batch": 10
         ("calc_kv_cache_memory_gb", None, dict(zip(
             ("num_layers", "num_heads", "head_dim", "seq_len", "batch_size", "dtype_bytes"), (80, 8, 128, 4096, 1, 2),
             strict=True)), "1.25"),
-        ("calc_activation_memory_gb", None, dict(zip(
-            ("hidden_size", "seq_len", "batch_size", "num_layers"), (8192, 4096, 1, 80), strict=True)), "10"),
         ("calc_model_memory_gb", None, {"num_params": 2**33}, "16"),
         ("table-total", None, dict(zip(
             ("num_params", "num_layers", "num_heads", "head_dim", "seq_len", "batch_size", "dtype_bytes"),

@@ -33,12 +33,6 @@ def _estimate_compare(arguments: Arguments, settings: Settings) -> Outcome:
     return claim(arguments, value, value)
 
 
-def _activation_code(arguments: Arguments, settings: Settings) -> Outcome:
-    names = ("hidden_size", "seq_len", "batch_size", "num_layers")
-    width, length, batch, layers = (arguments.whole(name) for name in names)
-    return Outcome(documented.calc_activation_memory_gb(width, length, batch, layers))
-
-
 def _weights_code(arguments: Arguments, settings: Settings) -> Outcome:
     return Outcome(documented.calc_model_memory_gb(arguments.number("num_params"), arguments.number("dtype_bytes", 2)))
 
@@ -77,7 +71,6 @@ FORMULAS = (
     Formula(
         "estimate-comparison", "estimate_memory_gb against a GPU's memory", "footprint:457", "code", _estimate_compare
     ),
-    Formula("calc_activation_memory_gb", "2 × H × T × B × b × L / 1,024³", "inference:117", "code", _activation_code),
     Formula("calc_model_memory_gb", "P × b / 1,024³", "inference:46", "code", _weights_code, right_weights),
     Formula(
         "calc_kv_cache_memory_gb",
