@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 FOLDER = os.path.dirname(__file__)
 KEY = "key.txt"
-PRESENTATION = ("charts.py", "cli.py", "notebook.py", "published", "sphinx")
+PRESENTATION = ("charts.py", "cli.py", "coverage.py", "ledger/lines", "notebook.py", "published", "sphinx")
 """Rooms of the package that compute no figure; a change in them leaves the key as it is."""
 
 
 def _sources(package: str) -> "Iterator[str]":
     for folder, folders, files in os.walk(package):
-        left_out = PRESENTATION if folder == package else ()
-        folders[:] = sorted(name for name in folders if name not in left_out)
+        inside = "" if folder == package else os.path.relpath(folder, package).replace(os.sep, "/") + "/"
+        folders[:] = sorted(name for name in folders if inside + name not in PRESENTATION)
         for name in sorted(files):
-            if name.endswith((".py", ".json")) and name not in left_out:
+            if name.endswith((".py", ".json")) and inside + name not in PRESENTATION:
                 yield os.path.join(folder, name)
 
 
