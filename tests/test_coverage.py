@@ -318,6 +318,13 @@ BAD_EXCLUSIONS: dict[str, tuple[Callable[[Path], None], str]] = {
             " 'reason' are needed"
         ),
     ),
+    "a reason that is no text": (
+        _exclude(lambda content: content["excluded"].update(guide=[{"line": 3, "numbers": ["1"], "reason": []}])),
+        (
+            "guide: \"{'line': 3, 'numbers': ['1'], 'reason': []}\"; 'line', 'numbers' (a list of texts) and 'reason'"
+            " are needed"
+        ),
+    ),
     "no list": (
         _exclude(lambda content: content["excluded"].update(guide=3)),
         "guide: '3'; 'line', 'numbers' (a list of texts) and 'reason' are needed",

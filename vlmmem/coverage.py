@@ -308,6 +308,7 @@ def exclusions(document: str, folder: Path | None = None) -> tuple[Exclusion, ..
                 not isinstance(raw, dict)
                 or set(raw) != set(Exclusion._fields)
                 or type(raw["line"]) is not int
+                or not isinstance(raw["reason"], str)
                 or not isinstance(numbers, list)
                 or not numbers
                 or not all(isinstance(number, str) for number in numbers)
