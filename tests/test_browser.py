@@ -237,6 +237,18 @@ def test_the_ledger_is_sorted_in_the_page(ledger_page: Callable[[str], "Page"]) 
     assert shown(page) == before == [item.anchor for item in load().figures]
 
 
+def test_entries_out_of_view_are_not_laid_out(ledger_page: Callable[[str], "Page"]) -> None:
+    """Hundreds of entries: laid out all at once they would hold up every letter typed into the search field."""
+    page = ledger_page("book/ledger.html")
+    seen = "(node) => node.checkVisibility({contentVisibilityAuto: true})"
+    entries = page.locator(".vlmmem-ledger tbody")
+    assert entries.first.evaluate(seen) is True
+    assert entries.last.locator("td").first.evaluate(seen) is False
+    entries.last.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    assert entries.last.locator("td").first.evaluate(seen) is True
+
+
 def test_an_entry_opens_where_it_is_linked(ledger_page: Callable[[str], "Page"]) -> None:
     page = ledger_page("book/ledger.html#footprint-13b-total")
     entry = page.locator("#footprint-13b-total")
