@@ -1,12 +1,11 @@
 """Whether a model fits, and on how many GPUs."""
 
 from vlmmem.catalog import find_gpu, find_model
-from vlmmem.errors import InputError
 from vlmmem.footprint import estimate
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
-from vlmmem.memory import kv_heads_per_rank
 from vlmmem.model import Model
+from vlmmem.parallelism import tensor_parallel_sizes
 from vlmmem.workload import Parallelism, Workload
 
 NODE = 8
@@ -31,18 +30,14 @@ def fewest_gpus(
         most: GPUs at most.
 
     Returns:
-        The number of GPUs, one that splits the heads evenly, or None where ``most`` of them do not suffice.
+        The number of GPUs, one that splits heads and MLP evenly, or None where ``most`` of them do not suffice.
 
     >>> fewest_gpus("llama-3.1-70b", "a100-80gb", Workload(4096)), fewest_gpus("gpt-3-175b", "t4", Workload(2048))
     (2, None)
     """
     model = find_model(model) if isinstance(model, str) else model
     gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    for tp in range(1, most + 1):
-        try:
-            kv_heads_per_rank(model, tp)
-        except InputError:  # this many GPUs cannot split the heads
-            continue
+    for tp in tensor_parallel_sizes(model, most):
         if estimate(model, workload, Parallelism(tp=tp), gpu, weights=weights).fits:
             return tp
     return None
