@@ -460,9 +460,8 @@ def test_a_file_of_another_shape_is_told(folder: Path, content: object, line: st
 
 def test_a_folder_is_a_document(folder: Path) -> None:
     (folder / "footprint").rename(folder / "fotprint")
-    assert _told(folder) == [
-        "fotprint/01-weights.json: 'fotprint' is not a document; one of footprint, inference, estimation"
-    ]
+    first = min(path.name for path in (folder / "fotprint").iterdir())
+    assert _told(folder) == [f"fotprint/{first}: 'fotprint' is not a document; one of footprint, inference, estimation"]
 
 
 def test_an_empty_ledger_does_not_stand(tmp_path: Path) -> None:
@@ -641,7 +640,7 @@ def test_figures_can_be_chosen() -> None:
     assert chosen
     assert {(item.document, item.verdict) for item in chosen} == {("inference", "wrong")}
     assert ledger.figures() == list(ledger.load().figures)
-    assert ledger.figures("estimation") == []
+    assert {item.document for item in ledger.figures("estimation")} == {"estimation"}
 
 
 @pytest.mark.parametrize(
@@ -656,8 +655,8 @@ def test_figures_can_be_chosen() -> None:
         (
             lambda: ledger.load().table("weight"),
             (
-                "table 'weight' is not in the ledger; one of batch-size, kv-70b, requirements-x1, requirements-x10,"
-                " weights"
+                "table 'weight' is not in the ledger; one of "
+                + ", ".join(sorted({item.table for item in ledger.figures() if item.table}))
             ),
         ),
     ],
