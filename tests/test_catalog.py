@@ -18,8 +18,10 @@ from vlmmem.catalog import (
     find_runtime,
     formats,
     gpus,
+    links,
     load_formats,
     load_gpus,
+    load_links,
     load_models,
     load_runtimes,
     models,
@@ -75,8 +77,47 @@ def test_gpus(name: str, facts: tuple[int, int, int, float]) -> None:
     assert gpu.memory_basis == "measured"
 
 
+# MiB of L2, multiprocessors, KiB of L1 and shared memory of each, lines of the memory bus: as PyTorch, CUDA's
+# deviceQuery and the vendors' architecture pages print them.
+CHIPS = {
+    "t4": (4, 40, 96, 256),
+    "v100-32gb": (6, 80, 128, 4096),
+    "a100-40gb": (40, 108, 192, 5120),
+    "a100-80gb": (40, 108, 192, 5120),
+    "h100-80gb": (50, 132, 256, 5120),
+    "h200": (60, 132, 256, 6144),
+    "b200": (126.5, 148, 256, 7680),
+    "mi300x": (32, 304, 96, 8192),
+}
+
+
+@pytest.mark.parametrize(("name", "facts"), CHIPS.items())
+def test_chips(name: str, facts: tuple[float, int, int, int]) -> None:
+    gpu = find_gpu(name)
+    assert (gpu.l2_bytes / 2**20, gpu.multiprocessors, gpu.sram_bytes / 2**10, gpu.bus_width_bits) == facts
+
+
+# Memory clock (MHz) as the driver reports it; two transfers a cycle. A vendor's figure may be rounded down.
+@pytest.mark.parametrize(("name", "clock"), [("a100-80gb", 1593), ("a100-40gb", 1215), ("h100-80gb", 2619)])
+def test_bandwidth_follows_from_the_bus(name: str, clock: int) -> None:
+    gpu = find_gpu(name)
+    assert gpu.bus_width_bits is not None
+    assert gpu.bus_width_bits // 8 * clock * 10**6 * 2 == pytest.approx(gpu.bandwidth, rel=0.002)
+
+
+def test_farther_memory_answers_later() -> None:
+    measured = [gpu for gpu in gpus() if gpu.sram_latency_ps]
+    assert [gpu.id for gpu in measured] == ["v100-32gb", "a100-80gb", "h100-80gb", "mi300x"]
+    for gpu in measured:
+        times = [gpu.sram_latency_ps, gpu.l2_latency_ps, gpu.memory_latency_ps]
+        nanoseconds = [time / 1000 for time in times if time]
+        assert nanoseconds == sorted(nanoseconds)
+        assert len(nanoseconds) == 3
+        assert 10 < nanoseconds[0] < nanoseconds[2] < 1000
+
+
 def test_every_gpu_is_tested() -> None:
-    assert [gpu.id for gpu in gpus()] == list(GPUS)
+    assert [gpu.id for gpu in gpus()] == list(GPUS) == list(CHIPS)
 
 
 def test_the_gb_of_a_vendor_is_nearer_to_gib() -> None:
@@ -147,7 +188,7 @@ def test_unknown_names(find: Callable[[Any], object], name: object, message: str
 
 
 def test_every_value_has_a_source() -> None:
-    everything: list[Any] = [*models(), *gpus(), *formats(), *runtimes()]
+    everything: list[Any] = [*models(), *gpus(), *links(), *formats(), *runtimes()]
     for item in everything:
         assert item.sources, item.id
         for source in item.sources:
@@ -162,6 +203,7 @@ def test_every_value_has_a_source() -> None:
 LOADERS: dict[str, Callable[[Path], tuple[Any, ...]]] = {
     "models": load_models,
     "gpus": load_gpus,
+    "links": load_links,
     "formats": load_formats,
     "runtime": load_runtimes,
 }
@@ -321,6 +363,13 @@ FAULTS = [
         set_to("memory_basis", "guessed"),
         ("gpus.json: t4: 'memory_basis' is \"guessed\"; one of measured, derived, assumed, documented is needed"),
     ),
+    ("gpus", set_to("l2_bytes", 0), "gpus.json: t4: 'l2_bytes' is 0; a positive integer is needed"),
+    (
+        "gpus",
+        set_to("memory_latency_ps", 0.5),
+        "gpus.json: t4: 'memory_latency_ps' is 0.5; a positive integer is needed",
+    ),
+    ("links", set_to("bandwidth", 0), "links.json: nvlink-4: 'bandwidth' is 0; a positive integer is needed"),
     ("formats", set_to("bits", 16), "formats.json: fp32: 'bits' is 16; a text is needed"),
     (
         "formats",
