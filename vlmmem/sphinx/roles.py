@@ -28,7 +28,8 @@ def _whole(text: str) -> list[str]:
 
 def link(figure_id: str, text: str, docname: str, *classes: str) -> pending_xref:
     """A link to a figure's entry that reads ``text``."""
-    label = nodes.inline(text, text, classes=[COMPUTED, *classes, *_whole(text)])
+    # To the letter: a quoted flag keeps its two hyphens, a quoted string its straight quotes.
+    label = nodes.inline(text, text, classes=[COMPUTED, *classes, *_whole(text)], support_smartquotes=False)
     return pending_xref(
         text,
         label,
