@@ -121,7 +121,7 @@ def test_a_computed_claim_is_an_inequality_over_both_ends(expression: Any, at_mo
 
 def test_a_total_at_half_the_precision_is_no_half_where_a_cache_is_in_it() -> None:
     # (13 x 4 x 0.5 + 66) x 1.2 = 110.4; (13 x 4 x 0.25 + 66) x 1.2 = 94.8
-    arguments = {"num_params_billions": 13, "of": "fp16", "to": "int8", "claimed": 2}
+    arguments: dict[str, Any] = {"num_params_billions": 13, "of": "fp16", "to": "int8", "claimed": 2}
     with_cache = compute("total-memory-ratio", kv_cache_gb=66, **arguments)
     assert with_cache.low == Fraction("110.4") / Fraction("94.8")
     assert with_cache.holds is False
