@@ -10,7 +10,6 @@ from vlmmem.hardware import Gpu
 from vlmmem.memory import (
     cached_tokens,
     forward_peak_bytes,
-    kv_cache_bytes,
     kv_heads_per_rank,
     model_weights_bytes,
     overhead_rule_bytes,
@@ -18,6 +17,7 @@ from vlmmem.memory import (
     runtime_bytes,
 )
 from vlmmem.model import Model
+from vlmmem.parallelism import GpuShare, gpu_shares
 from vlmmem.workload import Parallelism, Workload
 
 __all__ = ["OVERHEAD_RULE", "Footprint", "Term", "estimate"]
@@ -26,6 +26,7 @@ OVERHEAD_RULE = Fraction(1, 10)
 """Share of weights and KV cache for activations where no closed form applies: the top of the 5-10 % that
 document footprint prints ("Activations and Temporary Buffers")."""
 
+_SPLIT_SOURCE = "https://arxiv.org/abs/1909.08053"
 _KV_SOURCE = "https://arxiv.org/abs/2305.13245"
 _PEAK_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0"
 _RULE_SOURCE = "document footprint, Activations and Temporary Buffers"
@@ -76,7 +77,7 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Bytes of all GPUs together."""
+        """Bytes of all GPUs together, each as full as the fullest."""
         return self.gpus * self.per_gpu["total"]
 
     @property
@@ -96,9 +97,9 @@ def estimate(
 ) -> Footprint:
     """The memory of a model under a workload, term by term, as transformers would hold it.
 
-    All sequences go through the model in one pass. Tensor and pipeline parallelism split the weights evenly
-    (an engine's stages differ by an embedding or an output head); the KV cache is that of the stage with
-    most layers. Images count as tokens of the context; the vision tower's own buffers are not in it.
+    All sequences go through the model in one pass. Over several GPUs the terms are those of the fullest one, as
+    `gpu_shares` deals weights and KV cache out. Images count as tokens of the context; the vision tower's own
+    buffers are not in it.
 
     Args:
         model: a model or its name.
@@ -109,7 +110,7 @@ def estimate(
         kv_dtype: number format of the KV cache; None is the model's own.
 
     Raises:
-        InputError: a name is unknown, tp does not divide the heads, or pp exceeds the layers.
+        InputError: a name is unknown, tp does not divide the heads or the MLP, or pp exceeds the layers.
 
     >>> footprint = estimate("llama-3.1-8b", Workload(context=8192), gpu="a100-40gb")
     >>> footprint.per_gpu["weights"], footprint.per_gpu["kv_cache"], footprint.fits
@@ -120,14 +121,11 @@ def estimate(
     gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
     number = find_format(weights or model.dtype) if not isinstance(weights, Format) else weights
     cache = find_format(kv_dtype or model.dtype) if not isinstance(kv_dtype, Format) else kv_dtype
-    if parallelism.pp > model.layers:
-        raise InputError(
-            f"pp: {parallelism.pp} stages cannot share {model.layers} layers of {model.id}; "
-            f"{model.layers} or fewer are needed"
-        )
+    shares = gpu_shares(model, workload, parallelism, weights=number, kv_dtype=cache)
+    fullest = max(shares, key=lambda share: share.total)
     terms = (
-        *_weights(model, number, parallelism),
-        _kv_cache(model, workload, cache, parallelism),
+        *_weights(model, number, parallelism, fullest),
+        _kv_cache(model, workload, cache, parallelism, fullest),
     )
     held = sum(term.bytes for term in terms)
     terms += (
@@ -144,34 +142,39 @@ def estimate(
     return Footprint(model.id, parallelism.gpus, terms, gpu, _notes(model, workload))
 
 
-def _weights(model: Model, number: Format, parallelism: Parallelism) -> tuple[Term, ...]:
-    parts = model_weights_bytes(model, number)
+def _weights(model: Model, number: Format, parallelism: Parallelism, share: GpuShare) -> tuple[Term, ...]:
     source = number.sources[0].address if number.sources else ""
-    split = f" / {parallelism.gpus} GPUs" if parallelism.gpus > 1 else ""
+    bits = number.formula or str(number.bits)
+    if parallelism.gpus > 1:
+        formula = (
+            f"stage {share.stage}: {share.layers} of {model.layers} layers / {parallelism.tp} GPUs x ({bits}) bits / 8"
+        )
+        ends = (("embedding", share.stage == 0), ("output head", share.stage == parallelism.pp - 1))
+        held = " and ".join(name for name, here in ends if here)
+        formula += f", its {held} with them" if held else ""
+        return (Term("weights", share.weights, formula, "derived", _SPLIT_SOURCE),)
+    parts = model_weights_bytes(model, number)
     terms = []
     for part, size in parts.items():
         parameters = model.parameters_by_part[part]
-        bits = number.formula or str(number.bits)
         if number.scope == "all":
-            formula = f"{parameters:,} parameters x ({bits}) bits / 8{split}"
+            formula = f"{parameters:,} parameters x ({bits}) bits / 8"
         elif part == "language":
-            formula = f"{parameters:,} parameters: linear layers x ({bits}) bits, the rest x 16 bits, / 8{split}"
+            formula = f"{parameters:,} parameters: linear layers x ({bits}) bits, the rest x 16 bits, / 8"
         else:
-            formula = f"{parameters:,} parameters x 16 bits / 8{split}"
+            formula = f"{parameters:,} parameters x 16 bits / 8"
         name = "weights" if len(parts) == 1 else f"weights:{part}"
-        terms.append(Term(name, -(-size // parallelism.gpus), formula, "derived", source))
+        terms.append(Term(name, size, formula, "derived", source))
     return tuple(terms)
 
 
-def _kv_cache(model: Model, workload: Workload, cache: Format, parallelism: Parallelism) -> Term:
-    whole = kv_cache_bytes(model, workload.context, workload.batch, cache, parallelism.tp)
-    stage = -(-model.layers // parallelism.pp)
+def _kv_cache(model: Model, workload: Workload, cache: Format, parallelism: Parallelism, share: GpuShare) -> Term:
     heads = kv_heads_per_rank(model, parallelism.tp)
     formula = (
-        f"2 x {stage} layers x {heads} KV heads x {model.head_dim} x {cache.bits} bits / 8"
+        f"2 x {share.layers} layers x {heads} KV heads x {model.head_dim} x {cache.bits} bits / 8"
         f" x {cached_tokens(model, workload.context):,} tokens x {workload.batch:,} sequences"
     )
-    return Term("kv_cache", -(-whole * stage // model.layers), formula, "derived", _KV_SOURCE)
+    return Term("kv_cache", share.kv_cache, formula, "derived", _KV_SOURCE)
 
 
 def _activations(
