@@ -228,6 +228,10 @@ def test_an_entry_accounts_for_one_place_of_its_words() -> None:
     entries = [Quotation(f"guide:{name}", 1, "16 GB", name) for name in ("fp16", "bf16")]
     assert account("guide", [line], entries[:1], []).unaccounted == ((1, ("16",)),)
     assert account("guide", [line], entries, []).unaccounted == ()
+    third = Quotation("guide:int8", 1, "16 GB", "guide/2.json: guide:int8")
+    assert account("guide", [line], [*entries, third], []).problems == (
+        "guide/2.json: guide:int8: quotes what guide:fp16 quotes, '16 GB'; one entry judges one place",
+    )
 
 
 def test_words_that_stand_once_leave_the_others_their_choice() -> None:

@@ -451,6 +451,15 @@ def account(
         elsewhere = [place for place, line in enumerate(lines, 1) if name in line.quotations]
         told = f"; it stands on line {elsewhere[0]}" if elsewhere else "; quote the line to the letter and record it"
         problems.append(f"{item.where}: {item.text[:60]!r} was not found on line {item.line} of {document}{told}")
+    for place, items in by_line.items():
+        same: dict[str, list[Quotation]] = {}
+        for item in items:
+            same.setdefault(digest(item.text), []).append(item)
+        problems += [
+            f"{twins[-1].where}: quotes what {twins[0].id} quotes, {twins[0].text[:60]!r}; one entry judges one place"
+            for name, twins in same.items()
+            if len(twins) > len(lines[place - 1].quotations[name])
+        ]
     left: dict[int, list[str]] = {}
     quoted: dict[int, list[str]] = {}
     for place, line in enumerate(lines, 1):
