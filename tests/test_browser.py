@@ -341,9 +341,7 @@ def test_disagreements_are_filtered_by_either_document(ledger_page: Callable[[st
     found = page.evaluate(
         "() => [...document.querySelectorAll('.vlmmem-disagreement')].filter((c) => !c.hidden).map((c) => c.id)"
     )
-    assert found == [
-        f"disagreement-{each.figures[0].anchor}" for each in disagreements(load()) if "inference" in each.documents
-    ]
+    assert found == [f"disagreement-{each.anchor}" for each in disagreements(load()) if "inference" in each.documents]
 
 
 def test_every_page_leads_to_the_next_and_back(built_book: Path) -> None:

@@ -48,8 +48,10 @@ def disagreement_rows() -> list[dict[str, Any]]:
     return [
         {
             "disagreement": number,
+            "subject": each.title or None,
             **_place(item),
             "breaks": item.breaks,
+            "against": [name for name in item.against if name in {side.id for side in each.figures}],
             "stands": item in each.standing,
             "right": item.correct,
             "why": item.note,

@@ -22,12 +22,26 @@ class _Asked(dict[str, Any]):
         return super().__getitem__(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing of which figures say what cannot all be followed.
+
+    Attributes:
+        title: the question to which they give different answers.
+        figures: ids of all sides.
+    """
+
+    title: str
+    figures: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """Documents and their figures, in the order of the documents' lines."""
+    """Documents and their figures, in the order of the documents' lines; and the subjects on which they disagree."""
 
     documents: Mapping[str, Document]
     by_id: Mapping[str, Figure]
+    subjects: tuple[Subject, ...] = ()
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -61,13 +75,18 @@ class Ledger:
                 f"{item.where}: declared {item.declared!r}, judged {judged.verdict!r} ({judged.reason};"
                 f" printed {item.documented!r}, computed {item.computed})"
             )
-        for other in filter(None, (item.breaks, item.pair)):
+        for other in item.against:
             if other == item.id:
                 problems.append(f"{item.where}: names itself as its pair; the other side is needed")
             elif other not in self.by_id:
                 problems.append(f"{item.where}: names {other!r}, which is not in the ledger")
-            elif item.id not in (self.by_id[other].breaks, self.by_id[other].pair):
+            elif item.id not in self.by_id[other].against:
                 problems.append(f"{item.where}: names {other!r}, whose entry does not name it back; add 'pair'")
+        problems += [
+            f"{item.where}: stands under {subject.title!r} in subjects.json, and names no other side of it"
+            for subject in self.subjects
+            if item.id in subject.figures and not set(item.against) & set(subject.figures)
+        ]
         if judged.verdict == "wrong" and item.formula_id and not item.convention_id:
             problems += [
                 f"{item.where}: no convention is declared, yet {other.id!r} prints it"

@@ -75,7 +75,7 @@ class Figure:
     column: str | None = None
     cause: str | None = None
     breaks: str | None = None
-    pair: str | None = None
+    pairs: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     cost_given: Mapping[str, str] | None = None
@@ -94,6 +94,11 @@ class Figure:
         expression = self.arguments.get("expression")
         ends = expression if isinstance(expression, list) else [expression]
         return FORMULAS[self.formula_id].text if expression is None else " to ".join(map(str, ends))
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """Ids of the figures that contradict it, the one whose rule it breaks first."""
+        return tuple(dict.fromkeys(filter(None, (self.breaks, *self.pairs))))
 
     @property
     def convention(self) -> str | None:
@@ -189,15 +194,21 @@ class Figure:
 
         return None if self.correct_markup is None else plain(self.correct_markup)
 
-    @cached_property
+    @property
     def cost(self) -> Cost | None:
-        """What planning with an erratum costs; None for any other figure, and where no bytes follow from it.
+        """What planning with an erratum costs; None for any other figure, and where no bytes follow from it."""
+        return self.difference if self.verdict in ERRATA else None
 
-        The formula's right amount counts where the entry says nothing else: neither ``cost`` nor ``correct``.
+    @cached_property
+    def difference(self) -> Cost | None:
+        """What parts the printed amount from the right one, whatever the verdict; None where no bytes follow from it.
+
+        The formula's right amount counts where the entry says nothing else: neither ``cost`` nor ``correct``. For a
+        figure that is no erratum it counts only if no part of it is left out.
         """
-        if self.verdict not in ERRATA:
-            return None
         right = self._right.size if self._right and self.correct_text is None else None
+        if self._right and self._right.partial and self.verdict not in ERRATA:
+            return None
         try:
             ends = printed_ends(self.printed, self.unit)
         except InputError:  # a sentence without a number
@@ -226,7 +237,8 @@ class Figure:
             "column": self.column,
             "cause": self.cause,
             "cost": self.cost.json() if self.cost else None,
-            "pair": self.breaks or self.pair,
+            "pair": self.against[0] if self.against else None,
+            "pairs": list(self.against),
             "rule": self.rule,
             "reading": conventions()[self.convention_id].title if self.convention_id else None,
         }

@@ -62,18 +62,25 @@ def defects(ledger: Ledger) -> tuple[Defect, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Statements of which one breaks another.
+    """Statements of one thing that cannot all be followed.
 
     Attributes:
         figures: every side, in the order of the documents.
+        title: the thing; empty where nobody named it.
     """
 
     figures: tuple[Figure, ...]
+    title: str = ""
 
     @property
     def documents(self) -> tuple[str, ...]:
         """The documents that take part, each once."""
         return tuple(dict.fromkeys(item.document for item in self.figures))
+
+    @property
+    def anchor(self) -> str:
+        """Its anchor on the page."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or self.figures[0].anchor
 
     @property
     def standing(self) -> tuple[Figure, ...]:
@@ -82,13 +89,20 @@ class Disagreement:
 
 
 def disagreements(ledger: Ledger) -> tuple[Disagreement, ...]:
-    """Every group of figures that name one another as pairs: within a document first, then across documents."""
+    """The sides of each subject, and whoever else name one another as pairs: within a document first, then across.
+
+    A figure stands in as many as it has subjects; that it stands in two of them does not make them one.
+    """
+    titled = [(subject.title, set(subject.figures) & set(ledger.by_id)) for subject in ledger.subjects]
     group: dict[str, set[str]] = {}
     for item in ledger.figures:
-        for other in filter(None, (item.breaks, item.pair)):
-            joined = group.get(item.id, {item.id}) | group.get(other, {other})
-            group.update(dict.fromkeys(joined, joined))
-    found = (_in_order(ledger, members) for members in {id(members): members for members in group.values()}.values())
+        for other in item.against:
+            if not any({item.id, other} <= members for _, members in titled):
+                joined = group.get(item.id, {item.id}) | group.get(other, {other})
+                group.update(dict.fromkeys(joined, joined))
+    untitled = {id(members): members for members in group.values()}.values()
+    groups = [*titled, *(("", members) for members in untitled)]
+    found = (_in_order(ledger, members, title) for title, members in groups if len(members) > 1)
     return tuple(sorted(found, key=lambda each: (len(each.documents), _place(ledger, each.figures[0]))))
 
 
@@ -96,6 +110,6 @@ def _place(ledger: Ledger, item: Figure) -> tuple[int, int]:
     return list(ledger.documents).index(item.document), item.line
 
 
-def _in_order(ledger: Ledger, members: Iterable[str]) -> Disagreement:
+def _in_order(ledger: Ledger, members: Iterable[str], title: str) -> Disagreement:
     items = (ledger.by_id[name] for name in members)
-    return Disagreement(tuple(sorted(items, key=lambda item: (*_place(ledger, item), item.id))))
+    return Disagreement(tuple(sorted(items, key=lambda item: (*_place(ledger, item), item.id))), title)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.errors import InputError
-from vlmmem.ledger.collection import Ledger
+from vlmmem.ledger.collection import Ledger, Subject
 from vlmmem.ledger.conventions import conventions
 from vlmmem.ledger.cost import check_fields
 from vlmmem.ledger.entry import CAUSES, KINDS, Document, Figure
@@ -15,6 +15,7 @@ from vlmmem.ledger.verdicts import ERRATA, VERDICTS, Evidence
 from vlmmem.strict_json import read_json
 
 FOLDER = Path(__file__).with_name("figures")
+SUBJECTS = Path(__file__).with_name("subjects.json")
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "id": (str,),
@@ -36,11 +37,19 @@ _OPTIONAL: Mapping[str, tuple[type, ...]] = {
     "column": (str,),
     "cause": (str,),
     "breaks": (str,),
-    "pair": (str,),
+    "pair": (str, list),
     "arguments": (dict,),
     "evidence": (list,),
     "cost": (dict,),
 }
+
+
+def _pairs(given: object, where: str) -> tuple[str, ...]:
+    """The figures that ``pair`` names: one id, or a list of them."""
+    names = given if isinstance(given, list) else [given]
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise InputError(f"{where}: 'pair' is {given!r}; a figure's id, or a list of ids, each once, is needed")
+    return tuple(names)
 
 
 def _entry(
@@ -120,7 +129,7 @@ def _entry(
         column=entry.get("column"),
         cause=entry.get("cause"),
         breaks=entry.get("breaks"),
-        pair=entry.get("pair"),
+        pairs=_pairs(entry.get("pair", []), where),
         arguments=entry["arguments"],
         evidence=tuple(evidence),
         cost_given=check_fields(entry["cost"], where) if "cost" in entry else None,
@@ -159,6 +168,22 @@ def _documents(path: Path) -> dict[str, Document]:
     return known
 
 
+def read_subjects(path: Path = SUBJECTS) -> tuple[Subject, ...]:
+    """On what figures disagree: titles, and the ids of all sides. Raises InputError that names the title."""
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path.name}: an object of lists of figures by title is needed")
+    for title, figures in data.items():
+        if (
+            not title.strip()
+            or not isinstance(figures, list)
+            or not all(isinstance(name, str) for name in figures)
+            or not 1 < len(figures) == len(set(figures))
+        ):
+            raise InputError(f"{path.name}: {title!r}: {figures!r} stands where two ids or more, each once, are needed")
+    return tuple(Subject(title, tuple(figures)) for title, figures in data.items())
+
+
 def read(folder: Path = FOLDER, documents_file: Path | None = None) -> Ledger:
     """Read and validate the figures below ``folder``. Raises InputError that names file and entry."""
     known = _documents(documents_file or Path(__file__).with_name("documents.json"))
@@ -193,7 +218,7 @@ def read(folder: Path = FOLDER, documents_file: Path | None = None) -> Ledger:
             by_id[entry.id] = entry
     order = {name: place for place, name in enumerate(known)}
     ordered = sorted(by_id.values(), key=lambda item: (order[item.document], item.line))
-    return Ledger(known, {item.id: item for item in ordered})
+    return Ledger(known, {item.id: item for item in ordered}, read_subjects())
 
 
 @cache

@@ -180,8 +180,9 @@ class DisagreementsDirective(Generated):
         ]
 
     def _card(self, each: Disagreement) -> list[nodes.Node]:
-        title = " against ".join(each.documents) if len(each.documents) > 1 else f"within {each.documents[0]}"
-        anchor = f"disagreement-{each.figures[0].anchor}"
+        sides = " against ".join(each.documents) if len(each.documents) > 1 else f"within {each.documents[0]}"
+        title = f'{escape(each.title)} <span class="vlmmem-where">{sides}</span>' if each.title else sides
+        anchor = f"disagreement-{each.anchor}"
         found: list[nodes.Node] = [
             self.raw(
                 f'<article id="{anchor}" class="vlmmem-disagreement" data-document="{",".join(each.documents)}">'

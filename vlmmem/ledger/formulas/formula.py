@@ -118,10 +118,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What to use instead of a figure: in words, with its unit and for what, and in bytes where it is a size."""
+    """What to use instead of a figure: in words, with its unit and for what, and in bytes where it is a size.
+
+    ``partial``: a part that the printed amount holds is not counted in the size.
+    """
 
     text: str
     size: Fraction | int | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

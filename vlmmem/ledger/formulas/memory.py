@@ -131,7 +131,8 @@ def _right_total(arguments: Arguments) -> Right:
     try:
         peak = forward_peak_bytes(model, tokens, batch)
     except InputError:
-        return Right(f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}", size)
+        told = f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}"
+        return Right(told, size, partial=True)
     prompts = "the whole prompt" if batch == 1 else "all prompts at once"
     return Right(
         f"{show_both(size + peak)}: {what}, and {show_both(peak)} at the peak of one transformers forward pass over"
