@@ -84,6 +84,20 @@ def test_lengths_stay_within_the_limit() -> None:
             assert prompt + answer <= 300
 
 
+def test_the_shortest_limit_holds_one_token_each() -> None:
+    assert draw_requests("long answers", 2, seed=1, longest=2) == [Request(1, 1), Request(1, 1)]
+    assert draw_requests("long answers", 1, seed=1, longest=100) == [Request(99, 1)]
+
+
+def test_the_other_workloads_keep_the_prompts_and_the_limit() -> None:
+    prompt, answer = (each.mean for each in LENGTHS["ShareGPT"])
+    assert [each.mean for each in LENGTHS["fixed"]] == [prompt, answer]
+    uniform, filled = LENGTHS["uniform to the limit"], LENGTHS["long answers"]
+    assert uniform[0].mean == filled[0].mean == prompt
+    # answers up to the limit of 2,048, and answers that reach it
+    assert 2 * uniform[1].mean == filled[1].mean == 2048 - round(prompt) - 1
+
+
 def test_the_means_are_the_papers() -> None:
     # figure 11
     means = {name: [each.mean for each in LENGTHS[name]] for name in ("ShareGPT", "Alpaca")}
@@ -263,6 +277,22 @@ def test_a_shared_token_is_stored_once() -> None:
     assert pool.stored_tokens == 4 + 2 + 3
 
 
+def test_blocks_that_an_append_will_take() -> None:
+    pool = BlockPool(blocks=9, block=4)
+    pool.append("A", 6)
+    assert [pool.needed("A", tokens) for tokens in (0, 1, 2, 3, 7)] == [0, 0, 0, 1, 2]
+    pool.fork("A", "B")
+    # the last block is shared: one more for its copy
+    assert [pool.needed("B", tokens) for tokens in (0, 1, 2, 3, 7)] == [0, 1, 1, 2, 3]
+    pool.append("C", 8)
+    pool.fork("C", "D")
+    # full blocks are never copied
+    assert [pool.needed("D", tokens) for tokens in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    assert [pool.needed("new", tokens) for tokens in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    pool.append("A", 0)
+    assert pool.lengths["A"] == 6
+
+
 def test_a_refused_append_changes_nothing() -> None:
     pool = BlockPool(blocks=2, block=4)
     pool.append("A", 7)
@@ -362,6 +392,7 @@ def test_where_the_factor_is_two_and_five() -> None:
         (lambda: continuous_batching(1, 0), "answers: 0 was given; a positive integer is needed"),
         (lambda: exponential_factor(0), "slots: 0 was given; a positive integer is needed"),
         (lambda: BlockPool(0), "blocks: 0 was given; a positive integer is needed"),
+        (lambda: BlockPool(1, 0), "block: 0 was given; a positive integer is needed"),
         (lambda: BlockPool(1).append("A", -1), "tokens: -1 was given; 0 or a positive integer is needed"),
         (lambda: BlockPool(1).fork("A", "B"), "fork: from 'A' to 'B'; a sequence that is there and a new name"),
         (lambda: BlockPool(1).free("A"), "free: 'A' holds no blocks"),
