@@ -1,5 +1,6 @@
 """The pages of what not to use: errata by what they cost, and the statements that disagree; and how many there are."""
 
+import re
 from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
@@ -120,7 +121,7 @@ class ErrataDirective(Generated):
             self.raw("</dd>"),
         ]
         value = recomputed(item)
-        if value:
+        if value and re.search(r"\d", item.documented):  # of a sentence without a number the note says what comes out
             found += [self.raw(f"<dt>recomputed</dt><dd><p>{escape(value)}</p></dd>")]
         if item.correct_markup:
             found += [self.raw("<dt>use instead</dt><dd>"), *self.correct(item), self.raw("</dd>")]
