@@ -217,3 +217,20 @@ def test_any_expression_has_a_value_or_one_line(source: str) -> None:
 @given(st.text(max_size=80))
 def test_any_text_has_a_value_or_one_line(source: str) -> None:
     assert "\n" not in _refused(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ('draw_requests("ShareGPT", 1000000000000, 1)', "is not allowed"),
+        ("exponential_factor(1000000000000)", "slots: 1000000000000 was given; at most 10,000 are summed exactly"),
+        ("best_checkpoint_interval(1000000000000, 1, 1)", "layers: 1000000000000 was given; at most 10,000 are tried"),
+    ],
+)
+def test_what_would_take_as_long_as_a_stranger_says_is_refused(source: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        evaluate(source)
+
+
+def test_slots_that_no_request_uses_cost_nothing() -> None:
+    assert evaluate("continuous_batching(1000000000000, 12, 4).steps") == 12

@@ -30,6 +30,9 @@ __all__ = [
     "layer_input_bytes",
 ]
 
+MOST_LAYERS = 10_000
+"""Layers up to which every interval is tried; no model comes near."""
+
 _ACTIVATION, _FLOAT32, _MASK = 2, 4, 1
 
 # arXiv 2205.05198, section 4.1: bytes a token and hidden unit, 11 of the attention, 19 of the MLP, 4 of the LayerNorms.
@@ -155,10 +158,12 @@ def best_checkpoint_interval(layers: int, layer: int, boundary: int) -> int:
     Args: as `checkpointed_bytes`.
 
     Raises:
-        InputError: an argument is not a positive integer.
+        InputError: an argument is not a positive integer, or there are more than 10,000 layers.
 
     >>> best_checkpoint_interval(layers=64, layer=1, boundary=1)
     8
     """
     check_positive("layers", layers)
+    if layers > MOST_LAYERS:
+        raise InputError(f"layers: {layers} was given; at most {MOST_LAYERS:,} are tried one by one")
     return min(range(1, layers + 1), key=lambda every: checkpointed_bytes(layers, layer, boundary, every))

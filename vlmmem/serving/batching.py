@@ -12,6 +12,9 @@ from fractions import Fraction
 from vlmmem.errors import InputError
 from vlmmem.workload import check_positive
 
+MOST_SLOTS = 10_000
+"""Slots up to which the harmonic number is summed; its exact digits grow with them."""
+
 __all__ = ["Batching", "continuous_batching", "exponential_factor", "static_batching"]
 
 
@@ -104,7 +107,7 @@ def continuous_batching(slots: int, *answers: int) -> Batching:
     ((12, 4, 8, 12, 12), 12, Fraction(1, 1))
     """
     _check(slots, answers)
-    free = [0] * slots
+    free = [0] * min(slots, len(answers))  # more are never used
     started, finished = [], []
     for length in answers:
         now = heapq.heappop(free)
@@ -121,6 +124,10 @@ def exponential_factor(slots: int) -> Fraction:
 
     >>> exponential_factor(4)
     Fraction(25, 12)
+
+    Raises InputError unless `slots` is a positive integer up to 10,000.
     """
     check_positive("slots", slots)
+    if slots > MOST_SLOTS:
+        raise InputError(f"slots: {slots} was given; at most {MOST_SLOTS:,} are summed exactly")
     return sum((Fraction(1, place) for place in range(1, slots + 1)), Fraction(0))
