@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST = 5
 """Defects that the summary names."""
+MOST_OPEN = 3
+"""Sides of a disagreement whose notes stand open beside one another."""
 
 
 def card(figure: Figure) -> str:
@@ -190,6 +192,7 @@ class DisagreementsDirective(Generated):
                 f'<header><a href="#{anchor}">{title}</a></header><div class="vlmmem-sides">'
             )
         ]
+        many = len(each.figures) > MOST_OPEN
         for item in each.figures:
             place = escape(", ".join(filter(None, (item.section, _place(item)))))
             found += [
@@ -199,8 +202,9 @@ class DisagreementsDirective(Generated):
                 ),
                 self.to(item),
                 *self._breaks(item, each),
+                *([self.raw("<details><summary>Why</summary>")] if many else []),
                 *self.markdown(item.note_text, item.where),
-                self.raw("</div>"),
+                self.raw("</details></div>" if many else "</div>"),
             ]
         return [*found, self.raw("</div>"), *self._use(each), self.raw("</article>")]
 
