@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 
 from vlmmem.cite import downloads
 from vlmmem.cite.downloads import DOWNLOADS, disagreement_rows, download, errata_rows
+from vlmmem.errors import InputError
 from vlmmem.ledger import CAUSES, ERRATA, FOLDER, Ledger, load, read
+from vlmmem.ledger.collection import Subject
 from vlmmem.ledger.errata import Defect, defects, disagreements
+from vlmmem.ledger.files import read_subjects
 
 
 def ids(defect: Defect) -> list[str]:
@@ -98,6 +102,85 @@ def test_sides_that_name_one_another_are_one_disagreement(tmp_path: Path) -> Non
     assert any(new <= side for side in found)
     # the subject in which one of the two stands is not drawn into it
     assert any(pair <= side and not new <= side for side in found)
+
+
+def test_without_a_subject_whoever_names_one_another_is_one_disagreement(ledger: Ledger) -> None:
+    found = [{item.id for item in each.figures} for each in disagreements(replace(ledger, subjects=()))]
+    (several,) = [sides for sides in found if "footprint:overhead-share" in sides]
+    # the sides of two subjects: that is why there are subjects
+    assert {"estimation:overhead", "inference:activations-proportional"} < several
+    assert len(found) < len(disagreements(ledger))
+
+
+def test_every_pair_has_one_subject_and_every_subject_its_sides(ledger: Ledger) -> None:
+    named = [set(subject.figures) for subject in ledger.subjects]
+    assert set().union(*named) == {item.id for item in ledger.figures if item.against}
+    for item in ledger.figures:
+        for other in item.against:
+            assert sum({item.id, other} <= sides for sides in named) == 1, (item.id, other)
+    found = disagreements(ledger)
+    assert len({each.anchor for each in found}) == len(found) == len(ledger.subjects)
+    assert sum(len(each.documents) > 1 for each in found) > len(found) // 3
+
+
+def test_a_note_names_the_other_side_by_a_role(ledger: Ledger) -> None:
+    for item in ledger.figures:
+        for other in item.against:
+            assert f"<{other}>`" in item.note_text, (item.id, other)
+
+
+def test_a_side_that_names_no_other_side_is_told(ledger: Ledger) -> None:
+    stale = Subject("a subject", ("footprint:13b-layers", "footprint:13b-hidden"))
+    first, second = replace(ledger, subjects=(*ledger.subjects, stale)).check()
+    assert first.endswith("13b-layers: stands under 'a subject' in subjects.json, and names no other side of it")
+    assert "footprint:13b-hidden: " in second
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[]", "an object of lists of figures by title is needed"),
+        ('{"a": "b:c"}', "'a': 'b:c' stands where two ids or more, each once, are needed"),
+        ('{"a": ["b"]}', "'a': ['b'] stands where two ids or more, each once, are needed"),
+        ('{"a": ["b", "b"]}', "'a': ['b', 'b'] stands where two ids or more, each once, are needed"),
+        ('{"a": ["b", 1]}', "'a': ['b', 1] stands where two ids or more, each once, are needed"),
+        ('{" ": ["b", "c"]}', "' ': ['b', 'c'] stands where two ids or more, each once, are needed"),
+    ],
+)
+def test_a_fault_in_the_subjects_is_told(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "subjects.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_subjects(path)
+    assert str(caught.value) == f"subjects.json: {line}"
+
+
+@pytest.mark.parametrize("given", [1, None, "", ["a", 1], ["a", "a"], [""], {}])
+def test_a_pair_is_an_id_or_a_list_of_ids(tmp_path: Path, given: object) -> None:
+    with pytest.raises(InputError, match=r"^footprint/10-estimate.json: footprint:estimate-13b: 'pair' is "):
+        planted(
+            tmp_path,
+            "footprint/10-estimate.json",
+            lambda entries: entries["footprint:estimate-13b"].update(pair=given),
+        )
+
+
+def test_each_id_of_a_pair_must_name_it_back(tmp_path: Path) -> None:
+    def add(entries: dict[str, dict[str, Any]]) -> None:
+        entries["footprint:estimate-13b"]["pair"].append("footprint:13b-layers")
+
+    (told,) = planted(tmp_path, "footprint/10-estimate.json", add).check()
+    assert told.endswith("names 'footprint:13b-layers', whose entry does not name it back; add 'pair'")
+
+
+def test_the_interface_shows_one_pair_and_all(ledger: Ledger) -> None:
+    broken = ledger.by_id["footprint:estimate-overhead"]
+    assert broken.breaks == broken.json()["pair"] == "footprint:overhead-share"
+    many = ledger.by_id["footprint:overhead-share"].json()
+    assert many["pair"] == many["pairs"][0]
+    assert len(many["pairs"]) > 2
+    none = ledger.by_id["footprint:13b-layers"].json()
+    assert (none["pair"], none["pairs"]) == (None, [])
 
 
 def test_disagreements_within_a_document_come_before_those_between_two(ledger: Ledger) -> None:
