@@ -9,7 +9,7 @@ from docutils import nodes
 
 from vlmmem.ledger import CAUSES, ERRATA, VERDICTS, Figure, load
 from vlmmem.ledger.conventions import conventions
-from vlmmem.ledger.errata import Defect, Disagreement, defects, disagreements
+from vlmmem.ledger.errata import Defect, Disagreement, dear, defects, disagreements
 from vlmmem.notebook import recomputed
 from vlmmem.sphinx.directives import Generated, badge
 
@@ -161,6 +161,35 @@ class ErrataDirective(Generated):
         return [*found, self.raw("</tbody></table></div></details>")]
 
 
+class DearDirective(Generated):
+    """Figures that stand by their document's rule, or as a convention, and would cost a planner whole GPUs."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row a figure: printed, right, what parts them, and why."""
+        found = dear(load())
+        if not found:
+            return [self.raw("<p>None found so far.</p>")]
+        headings = ("Where", "Printed", "Use instead", "Costs", "Why")
+        head = "".join(f'<th scope="col">{text}</th>' for text in headings)
+        rows: list[nodes.Node] = []
+        for item in found:
+            difference = escape(item.difference.text if item.difference else "")
+            where = escape(", ".join(filter(None, (f"{item.document} L{item.line}", _place(item)))))
+            rows += [
+                self.raw(f'<tr id="dear-{item.anchor}"><td>{where}</td><td>'),
+                self.to(item),
+                self.raw(f"<p>{badge(item.verdict)}</p></td><td>"),
+                *self.correct(item),
+                self.raw(f"</td><td>{difference}</td><td>{escape(item.difference_why) or '&ndash;'}</td></tr>"),
+            ]
+        table = '<div class="vlmmem-scroll"><table class="table vlmmem-table vlmmem-cells">'
+        return [
+            self.raw(f"{table}<thead><tr>{head}</tr></thead><tbody>"),
+            *rows,
+            self.raw("</tbody></table></div>"),
+        ]
+
+
 class DisagreementsDirective(Generated):
     """Where the documents disagree: both sides, who breaks whose rule, and which to use."""
 
@@ -220,17 +249,26 @@ class DisagreementsDirective(Generated):
     def _use(self, each: Disagreement) -> list[nodes.Node]:
         """What to use: what is right, once for all sides that it replaces, or the side that stands."""
         found: list[nodes.Node] = [self.raw('<div class="vlmmem-use"><p><strong>Use</strong></p><ul>')]
+        sides = each.standing or each.figures
+        # Of many sizes each has its own right value, which stands at its entry; what tells them apart is wanted here.
+        short = [item for item in sides if not item.convention] if len(sides) > MOST_OPEN else sides
         alike: dict[str | None, list[Figure]] = {}
-        for item in each.standing or each.figures:
+        for item in short or sides:
             alike.setdefault(item.correct, []).append(item)
         for right, items in alike.items():
             found.append(self.raw("<li>"))
             if right:
                 found += [*self.correct(items[0]), self.raw("<p>in place of</p>")]
-            for place, item in enumerate(items):
-                found += [self.raw("<p>and</p>") if place else self.raw(""), self.to(item)]
-                found.append(self.raw(f"<p>({item.document}, line {item.line}), which {_standing(item)}.</p>"))
+            for place, item in enumerate(items, 1):
+                end = "." if place == len(items) else ", and"
+                found.append(self.to(item))
+                found.append(self.raw(f"<p>({item.document}, line {item.line}), which {_standing(item)}{end}</p>"))
             found.append(self.raw("</li>"))
+        if short and len(short) < len(sides):
+            left = len(sides) - len(short)
+            found.append(
+                self.raw(f"<li>For the {left} that stand only under a convention, what their entries give.</li>")
+            )
         return [*found, self.raw("</ul></div>")]
 
 
@@ -270,4 +308,5 @@ def setup(app: "Sphinx") -> None:
     app.add_directive("errata-summary", SummaryDirective)
     app.add_directive("errata", ErrataDirective)
     app.add_directive("disagreements", DisagreementsDirective)
+    app.add_directive("dear", DearDirective)
     app.add_directive("tally", TallyDirective)
