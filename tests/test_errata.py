@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from vlmmem import forward_peak_bytes
 from vlmmem.cite import downloads
 from vlmmem.cite.downloads import DOWNLOADS, disagreement_rows, download, errata_rows
 from vlmmem.errors import InputError
 from vlmmem.ledger import CAUSES, ERRATA, FOLDER, Ledger, load, read
 from vlmmem.ledger.collection import Subject
-from vlmmem.ledger.errata import Defect, defects, disagreements
+from vlmmem.ledger.cost import Cost
+from vlmmem.ledger.errata import Defect, dear, defects, disagreements
 from vlmmem.ledger.files import read_subjects
 
 
@@ -192,6 +194,54 @@ def test_disagreements_within_a_document_come_before_those_between_two(ledger: L
         assert each.standing == tuple(item for item in each.figures if item.verdict not in ERRATA)
         # who breaks a rule must not be told to be used
         assert all(item.verdict in ERRATA for item in each.figures if item.breaks)
+
+
+def test_what_stands_yet_is_dear(ledger: Ledger) -> None:
+    found = dear(ledger)
+    assert found[0].id == "footprint:70b-128k-x10"
+    # weights, 320 KiB a token, and the peak of one forward pass over all ten prompts
+    right = 2 * 68_976_648_192 + 327_680 * 131_072 * 10 + forward_peak_bytes("llama-2-70b", 131_072, 10)
+    assert found[0].difference == Cost(3_674_000_000_000, right)
+    assert 3 < len(found) <= 12
+    sizes = [abs(item.difference.bytes) for item in found if item.difference and item.difference.gpus]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == len(found)
+    assert dear(ledger, 2) == found[:2]
+    for item in found:
+        assert item.verdict not in ERRATA
+        assert item.cost is item.json()["cost"] is None
+        assert item.difference_why.endswith(".")
+    rows = {row["id"] for row in errata_rows()}
+    assert not rows & {item.id for item in found}
+
+
+def test_what_is_compared_with_a_part_only_is_not_dear(ledger: Ledger) -> None:
+    """The right amount of OPT-30B leaves activations out, the printed one holds a tenth."""
+    item = ledger.by_id["footprint:30b-128k-x10"]
+    assert item.difference is None
+    assert item not in dear(ledger, 1000)
+    # of an erratum it is told all the same, and its text says what is left out
+    erratum = ledger.by_id["footprint:30b-32k-x1"]
+    assert erratum.cost
+    assert "activations not counted" in (erratum.correct or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"documented": "3,764.0 GB", "verdict": "wrong", "cause": "arithmetic"},
+        {"documented": "870.0 GB", "verdict": "wrong", "cause": "arithmetic"},
+        {"correct": "something else"},
+    ],
+)
+def test_an_erratum_and_what_has_words_of_its_own_are_not_dear(tmp_path: Path, change: dict[str, str]) -> None:
+    name = "footprint:70b-128k-x10"
+    ledger = planted(tmp_path, "footprint/07-requirements-ten-requests.json", lambda all_: all_[name].update(change))
+    if "verdict" in change:
+        assert ledger.by_id[name].verdict == "wrong"
+        assert ledger.by_id[name].cost
+    assert name not in [item.id for item in dear(ledger)]
+    assert len(dear(ledger)) == len(dear(load())) - 1
 
 
 def test_every_cause_is_spelt_out() -> None:

@@ -14,7 +14,7 @@ import pytest
 from vlmmem.cite.downloads import DOWNLOADS, download
 from vlmmem.cite.typed import typed_quantities
 from vlmmem.ledger import ERRATA, load
-from vlmmem.ledger.errata import defects, disagreements
+from vlmmem.ledger.errata import dear, defects, disagreements
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = "footprint:13b-activations"
@@ -133,6 +133,9 @@ Here too: {{fig}}`{value} <{figure}>`.
 ```
 
 ```{{disagreements}}
+```
+
+```{{dear}}
 ```
 """
 
@@ -285,6 +288,19 @@ def test_the_summary_leads_to_the_cards(good: Built) -> None:
     for target in re.findall(r'href="#(erratum-[^"]*)"', text):
         assert f'id="{target}"' in text
     assert '<a href="?cause=copied+shape">' in text
+
+
+def test_what_stands_yet_is_dear_is_listed(good: Built) -> None:
+    text = good.page("lists")
+    found = dear(load())
+    assert re.findall(r'<tr id="dear-([^"]*)">', text) == [item.anchor for item in found] != []
+    for item in found:
+        row = text.partition(f'<tr id="dear-{item.anchor}">')[2].partition("</tr>")[0]
+        assert f'href="ledger.html#{item.anchor}"' in row
+        assert item.difference
+        for told in (item.documented, item.difference.text, item.difference_why, item.correct or ""):
+            assert told
+            assert escape(told, quote=False) in row
 
 
 def test_disagreements_show_every_side(good: Built) -> None:

@@ -215,6 +215,11 @@ class Figure:
             ends = None
         return cost_of(self.cost_given, ends, right, self.where)
 
+    @property
+    def difference_why(self) -> str:
+        """What parts the rule from the right amount, in one sentence; empty where its formula does not say."""
+        return self._right.why if self._right else ""
+
     def json(self) -> dict[str, Any]:
         """The figure as the JSON interface shows it."""
         return {

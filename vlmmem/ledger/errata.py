@@ -60,6 +60,16 @@ def defects(ledger: Ledger) -> tuple[Defect, ...]:
     return tuple(sorted(found, key=lambda defect: -_weight(defect.worst)))
 
 
+def dear(ledger: Ledger, most: int = 12) -> tuple[Figure, ...]:
+    """Figures that are no errata, yet a GPU or more from the right amount; the dearest first, at most so many."""
+    found = [
+        (abs(item.difference.bytes), item)
+        for item in ledger.figures
+        if item.verdict not in ERRATA and item.difference and item.difference.gpus
+    ]
+    return tuple(item for _, item in sorted(found, key=lambda each: -each[0])[:most])
+
+
 @dataclass(frozen=True, slots=True)
 class Disagreement:
     """Statements of one thing that cannot all be followed.

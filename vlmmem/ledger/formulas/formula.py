@@ -120,12 +120,14 @@ class Outcome:
 class Right:
     """What to use instead of a figure: in words, with its unit and for what, and in bytes where it is a size.
 
-    ``partial``: a part that the printed amount holds is not counted in the size.
+    ``partial``: a part that the printed amount holds is not counted in the size. ``why``: what parts the rule, even as
+    it stands, from the right amount, in one sentence.
     """
 
     text: str
     size: Fraction | int | None = None
     partial: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

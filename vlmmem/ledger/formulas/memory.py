@@ -134,10 +134,19 @@ def _right_total(arguments: Arguments) -> Right:
         told = f"{show_both(size)}: {what}, activations not counted{_native(model, tokens)}"
         return Right(told, size, partial=True)
     prompts = "the whole prompt" if batch == 1 else "all prompts at once"
+    if model.kv_heads < model.heads:
+        why = f"The rule caches all {model.heads} heads; {model.name} keeps {model.kv_heads} KV heads."
+    else:
+        share = arguments.number("share")
+        why = (
+            f"The rule puts {rounded(share * 100, 0)} % on top, {show_both(share * size)}; a forward pass over"
+            f" {prompts} takes {show_both(peak)}."
+        )
     return Right(
         f"{show_both(size + peak)}: {what}, and {show_both(peak)} at the peak of one transformers forward pass over"
         f" {prompts}{_native(model, tokens)}",
         size + peak,
+        why=why,
     )
 
 
