@@ -169,20 +169,23 @@ class DearDirective(Generated):
         found = dear(load())
         if not found:
             return [self.raw("<p>None found so far.</p>")]
-        headings = ("Where", "Printed", "Use instead", "Costs", "Why")
+        headings = ("Printed", "Costs", "Why", "Use instead")
         head = "".join(f'<th scope="col">{text}</th>' for text in headings)
+        printed, costly, why, instead = (f'<td data-label="{text}">' for text in headings)
         rows: list[nodes.Node] = []
         for item in found:
             difference = escape(item.difference.text if item.difference else "")
-            where = escape(", ".join(filter(None, (f"{item.document} L{item.line}", _place(item)))))
+            reason = escape(item.difference_why) or "&ndash;"
+            where = escape(", ".join(filter(None, (f"{item.document}, line {item.line}", _place(item)))))
             rows += [
-                self.raw(f'<tr id="dear-{item.anchor}"><td>{where}</td><td>'),
+                self.raw(f'<tr id="dear-{item.anchor}">{printed}<div>'),
                 self.to(item),
-                self.raw(f"<p>{badge(item.verdict)}</p></td><td>"),
+                self.raw(f'<p>{badge(item.verdict)} <span class="vlmmem-where">{where}</span></p></div></td>'),
+                self.raw(f"{costly}{difference}</td>{why}{reason}</td>{instead}<div>"),
                 *self.correct(item),
-                self.raw(f"</td><td>{difference}</td><td>{escape(item.difference_why) or '&ndash;'}</td></tr>"),
+                self.raw("</div></td></tr>"),
             ]
-        table = '<div class="vlmmem-scroll"><table class="table vlmmem-table vlmmem-cells">'
+        table = '<div class="vlmmem-scroll"><table class="table vlmmem-table vlmmem-cards">'
         return [
             self.raw(f"{table}<thead><tr>{head}</tr></thead><tbody>"),
             *rows,
@@ -205,15 +208,15 @@ class DisagreementsDirective(Generated):
             f" {across} between documents.</p>"
         )
         names = list(load().documents)
+        links = "".join(f'<li><a href="#disagreement-{each.anchor}">{escape(_title(each))}</a></li>' for each in found)
         return [
-            self.raw(told),
+            self.raw(f"{told}<details><summary>All of them</summary><ol>{links}</ol></details>"),
             self.controls(".vlmmem-disagreement", "disagreements", {"document": names}),
             *(node for each in found for node in self._card(each)),
         ]
 
     def _card(self, each: Disagreement) -> list[nodes.Node]:
-        sides = " against ".join(each.documents) if len(each.documents) > 1 else f"within {each.documents[0]}"
-        title = f'{escape(each.title)} <span class="vlmmem-where">{sides}</span>' if each.title else sides
+        title = f'{escape(_title(each))} <span class="vlmmem-where">{_parties(each)}</span>'
         anchor = f"disagreement-{each.anchor}"
         found: list[nodes.Node] = [
             self.raw(
@@ -270,6 +273,14 @@ class DisagreementsDirective(Generated):
                 self.raw(f"<li>For the {left} that stand only under a convention, what their entries give.</li>")
             )
         return [*found, self.raw("</ul></div>")]
+
+
+def _parties(each: Disagreement) -> str:
+    return " against ".join(each.documents) if len(each.documents) > 1 else f"within {each.documents[0]}"
+
+
+def _title(each: Disagreement) -> str:
+    return each.title or each.figures[0].documented
 
 
 def _standing(item: Figure) -> str:
