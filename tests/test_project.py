@@ -420,7 +420,7 @@ for name in names:
 for name in vlmmem.__all__:
     getattr(vlmmem, name)
 from vlmmem.cli import main
-for line in ("figures --json", "figure footprint:13b-total", "cite footprint:13b-total", "explain 99.0GB"):
+for line in ("figures --json", "figure footprint:13b-total", "cite footprint:13b-total", "explain 99.0GB", "coverage"):
     if main(line.split()):
         sys.exit(f"vlmmem {line}")
 """

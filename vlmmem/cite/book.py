@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmmem import coverage
 from vlmmem.cite.console import check_console, fix_console
 from vlmmem.cite.expression import evaluate
 from vlmmem.cite.prose import check_text, fix_text
@@ -114,8 +115,9 @@ def ledger_texts() -> Iterator[tuple[str, str]]:
 
 
 def ledger_problems() -> list[str]:
-    """Every way in which the ledger does not hold, one line each."""
+    """Every way in which the ledger does not hold or does not account for its documents, one line each."""
     try:
-        return load().check()
+        accounted = coverage.accounts(quotations=coverage.quotations_of)
+        return [*load().check(), *(problem for account in accounted for problem in account.problems)]
     except InputError as error:
         return [str(error)]
