@@ -221,7 +221,7 @@ class Figure:
         return self._right.why if self._right else ""
 
     def json(self) -> dict[str, Any]:
-        """The figure as the JSON interface shows it."""
+        """The figure as the JSON interface shows it: ``pair`` is one id or None, ``pairs`` every side against it."""
         return {
             "id": self.id,
             "document": self.document,
