@@ -32,7 +32,7 @@ check: $(INSTALLED) ## the quick gate: lint, types, ledger, typed numbers, pairs
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
 	$(PY) -m vlmmem.cite check
-	$(PY) -m pytest -q -n 2 --dist loadscope -m "$(QUICK)"
+	$(PY) -m pytest -q -n 2 --dist worksteal -m "$(QUICK)"
 
 mutants: $(INSTALLED) ## mutation testing of vlmmem/memory; every survivor is explained in tests/mutants.toml
 	$(PY) tools/mutants.py

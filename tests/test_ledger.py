@@ -278,6 +278,8 @@ VERDICTS: dict[str, tuple[str, str, Callable[[Entry], object], str]] = {
 }
 
 
+# Each reads and judges the whole ledger.
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", VERDICTS)
 def test_a_fault_in_a_verdict_is_told(folder: Path, fault: str) -> None:
     file, figure, change, line = VERDICTS[fault]
