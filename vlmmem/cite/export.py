@@ -131,9 +131,12 @@ def accept(root: Path, reason: str, folder: Path = FOLDER) -> list[str]:
     text = changelog.read_text(encoding="utf-8")
     if HEADING not in text:
         raise InputError(f"{CHANGELOG}: has no heading {HEADING!r}; put one under the unreleased version")
-    kinds = {what: sum(line.endswith(what) for line in changed) for what in ("is new", "is gone")}
-    touched = len({line.split(": ")[1].split(" is ")[0] for line in changed})
-    line = f"- {reason.strip()} ({touched} entries: {kinds['is new']} new, {kinds['is gone']} gone)"
+
+    def entries(ending: str = "") -> int:
+        """Entries of which a change is told; one entry may stand in several files."""
+        return len({line.split(": ")[1].split(" is ")[0] for line in changed if line.endswith(ending)})
+
+    line = f"- {reason.strip()} ({entries()} entries: {entries(' is new')} new, {entries(' is gone')} gone)"
     for name, content in published().items():
         (folder / name).write_text(as_text(content), encoding="utf-8")
     refresh_key(folder)
