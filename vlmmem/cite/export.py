@@ -56,8 +56,10 @@ def published() -> dict[str, list[dict[str, Any]]]:
         ],
         "models.json": models,
         "gpus.json": [_plain(asdict(item)) for item in catalog.gpus()],
+        "links.json": [_plain(asdict(item)) for item in catalog.links()],
         "formats.json": [_plain(asdict(item)) for item in catalog.formats()],
         "runtimes.json": [_plain(asdict(item)) for item in catalog.runtimes()],
+        "subjects.json": [{"id": item.title, "figures": list(item.figures)} for item in load().subjects],
         "documents.json": [_plain(asdict(item)) for item in load().documents.values()],
         "conventions.json": [_plain(asdict(item)) for item in conventions().values()],
     }
