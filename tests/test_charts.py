@@ -31,6 +31,13 @@ def test_an_output_holds_specification_svg_and_words() -> None:
     assert output[charts.MIME]["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6.")
 
 
+def test_a_build_draws_its_own_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(charts.UNDRAWN, "1")
+    output = charts.bundle(chart(), ALT)
+    assert set(output) == {charts.MIME, "text/plain"}
+    assert 'src="data:image/svg+xml;base64,' in charts.html(output[charts.MIME])
+
+
 def test_notebooks_accept_the_output() -> None:
     import nbformat
 

@@ -6,10 +6,13 @@ key is the cells, not the package that they call. What fails here, myst-nb execu
 """
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+
+from vlmmem.charts import UNDRAWN
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -36,7 +39,11 @@ def execute_side_by_side(app: "Sphinx", environment: "BuildEnvironment", docname
     for path in notebooks:
         cache.add_nb_to_project(str(path), read_data={"name": "myst_nb_md", "type": "plugin"})
     executor = load_executor("local-parallel", cache, logging.getLogger(__name__))
-    executor.run_and_cache(timeout=config.execution_timeout)
+    os.environ[UNDRAWN] = "1"
+    try:
+        executor.run_and_cache(timeout=config.execution_timeout)
+    finally:
+        del os.environ[UNDRAWN]
     env.mystnb_config = replace(config, execution_mode="cache", execution_cache_path=folder)
 
 
