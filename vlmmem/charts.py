@@ -29,8 +29,8 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#a8518a", "#56b4e9", "#e69f00", "#4d4d4d")
 
 UNDRAWN = "VLMMEM_CHARTS_UNDRAWN"
-"""Environment variable of the kernels of a build: pages draw the still picture themselves, and whoever draws first waits
-a second for the engine to start."""
+"""Environment variable of the kernels of a build: pages draw the still picture themselves, and whoever draws first
+waits a second for the engine to start."""
 
 _INK = "#222832"
 _COUNTED = re.compile(r"\b(?:clip|gradient_)\d+\b")
