@@ -54,11 +54,10 @@ def shown(cell: NotebookNode) -> str:
     for output in json.loads(json.dumps(cell.get("outputs", []))):
         output.pop("execution_count", None)
         # What is printed comes in pieces, cut wherever the kernel's timer fell.
-        if outputs and output["output_type"] == "stream" == outputs[-1]["output_type"]:
-            if output["name"] == outputs[-1]["name"]:
-                outputs[-1]["text"] += output["text"]
-                continue
-        outputs.append(output)
+        if output["output_type"] == "stream" and outputs and outputs[-1].get("name") == output["name"]:
+            outputs[-1]["text"] += output["text"]
+        else:
+            outputs.append(output)
     return json.dumps(outputs, sort_keys=True)
 
 
