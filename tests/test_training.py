@@ -130,3 +130,9 @@ def test_errors(call: Callable[[], int], line: str) -> None:
     with pytest.raises(InputError) as caught:
         call()
     assert str(caught.value) == line
+
+
+def test_an_interval_is_searched_over_ten_thousand_layers_and_no_more() -> None:
+    assert best_checkpoint_interval(10_000, 1, 1) == 100
+    with pytest.raises(InputError, match=r"^layers: 10001 was given; at most 10,000 are tried one by one$"):
+        best_checkpoint_interval(10_001, 1, 1)
