@@ -44,7 +44,7 @@ class VerdictTable:
     def _rows(self, documented: Callable[["Figure"], str], verdict: str) -> list[tuple[str, ...]]:
         return [
             (
-                " · ".join(filter(None, (f"L{item.line}", item.row, item.column))),
+                " · ".join(filter(None, (f"L{item.line}", item.cell))),
                 documented(item),
                 recomputed(item) or "",
                 " ".join(filter(None, (verdict.format(item.verdict), item.convention))),

@@ -116,6 +116,11 @@ class Figure:
         return self.id.replace(":", "-")
 
     @property
+    def cell(self) -> str:
+        """Row and column of its table, as a reader names the cell; empty where it stands in none."""
+        return " · ".join(filter(None, (self.row, self.column)))
+
+    @property
     def printed(self) -> Printed:
         """The figure's number and printed precision."""
         return Printed.parse(self.documented, self.unit)

@@ -169,7 +169,6 @@ class LedgerDirective(Generated):
 
     def _figure(self, figure: Figure) -> list[nodes.Node]:
         computed = recomputed(figure) or ""
-        place = " · ".join(filter(None, (figure.row, figure.column)))
         ends = figure.computed_range
         keys = {
             "document": figure.document,
@@ -183,7 +182,7 @@ class LedgerDirective(Generated):
             f'<tbody id="{figure.anchor}" {data}><tr>'
             f'<th scope="row"><a class="vlmmem-id" href="#{figure.anchor}">{figure.id}</a>'
             f'<span class="vlmmem-where">line {figure.line}, {escape(figure.section)}'
-            f"{'<br>' + escape(place) if place else ''}</span></th>"
+            f"{'<br>' + escape(figure.cell) if figure.cell else ''}</span></th>"
             f'<td data-label="Documented" class="vlmmem-number">{escape(figure.documented)}</td>'
             f'<td data-label="Recomputed" class="vlmmem-number">{escape(computed) or "&ndash;"}</td>'
             f'<td data-label="Verdict">{badge(figure.verdict)}</td></tr>'

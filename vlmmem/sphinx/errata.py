@@ -35,10 +35,6 @@ def costs(figure: Figure) -> str:
     return escape(figure.cost.text) + case
 
 
-def _place(figure: Figure) -> str:
-    return " · ".join(filter(None, (figure.row, figure.column)))
-
-
 def _lines(figures: tuple[Figure, ...]) -> str:
     ends = sorted({figures[0].line, figures[-1].line})
     return f"line{'s' if len(ends) > 1 else ''} {'–'.join(map(str, ends))}"
@@ -58,7 +54,7 @@ class SummaryDirective(Generated):
         )
         dearest = "".join(
             f'<li><a href="#{card(item)}">{escape(item.documented)}</a> ({item.document}, line {item.line}'
-            f"{', ' + escape(_place(item)) if _place(item) else ''}): {costs(item)}</li>"
+            f"{', ' + escape(item.cell) if item.cell else ''}): {costs(item)}</li>"
             for item in (defect.worst for defect in found[:MOST])
         )
         by_cause = Counter(item.cause for item in errata)
@@ -110,7 +106,7 @@ class ErrataDirective(Generated):
     def _card(self, defect: Defect) -> list[nodes.Node]:
         item = defect.worst
         badges = " ".join(badge(verdict) for verdict in VERDICTS if any(f.verdict == verdict for f in defect.figures))
-        place = escape(", ".join(filter(None, (item.section, _place(item)))))
+        place = escape(", ".join(filter(None, (item.section, item.cell))))
         several = len(defect.figures) > 1
         found: list[nodes.Node] = [
             self.raw(
@@ -149,7 +145,7 @@ class ErrataDirective(Generated):
         ]
         for item in defect.figures:
             anchor = "" if item is defect.worst else f' id="{card(item)}"'
-            where = escape(", ".join(filter(None, (f"L{item.line}", _place(item)))))
+            where = escape(", ".join(filter(None, (f"L{item.line}", item.cell))))
             found += [
                 self.raw(f"<tr{anchor}><td>{where}</td><td>"),
                 self.to(item),
@@ -176,7 +172,7 @@ class DearDirective(Generated):
         for item in found:
             difference = escape(item.difference.text if item.difference else "")
             reason = escape(item.difference_why) or "&ndash;"
-            where = escape(", ".join(filter(None, (f"{item.document}, line {item.line}", _place(item)))))
+            where = escape(", ".join(filter(None, (f"{item.document}, line {item.line}", item.cell))))
             rows += [
                 self.raw(f'<tr id="dear-{item.anchor}">{printed}<div>'),
                 self.to(item),
@@ -226,7 +222,7 @@ class DisagreementsDirective(Generated):
         ]
         many = len(each.figures) > MOST_OPEN
         for item in each.figures:
-            place = escape(", ".join(filter(None, (item.section, _place(item)))))
+            place = escape(", ".join(filter(None, (item.section, item.cell))))
             found += [
                 self.raw(
                     f'<div class="vlmmem-side verdict-{item.verdict}"><p>{badge(item.verdict)}'

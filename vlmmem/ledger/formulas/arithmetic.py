@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from vlmmem.errors import InputError
 from vlmmem.ledger.conventions import Settings
-from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome
+from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome, claimed
 
 
 def _share(arguments: Arguments, settings: Settings) -> Outcome:
@@ -54,10 +54,7 @@ def _drawn(arguments: Arguments, settings: Settings) -> Outcome:
 def claim(arguments: Arguments, low: Fraction, high: Fraction) -> Outcome:
     """Whether values stand on the claimed side of a GPU's memory as sold, or of another printed figure."""
     limit = Fraction(arguments.gpu().vendor_gb) if arguments.has("gpu") else arguments.number("limit")
-    side = arguments.text("claim")
-    if side not in ("at most", "more than"):
-        raise InputError(f"{arguments.where}: argument 'claim' is {side!r}; 'at most' or 'more than' is needed")
-    return Outcome(low, high, high <= limit if side == "at most" else low > limit)
+    return claimed(arguments, (low, high), limit)
 
 
 def _compare(arguments: Arguments, settings: Settings) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmmem.errors import InputError
 from vlmmem.ledger.conventions import Settings
-from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome
+from vlmmem.ledger.formulas.formula import Arguments, Formula, Outcome, claimed
 from vlmmem.units import exact, in_unit
 
 
@@ -40,24 +40,20 @@ def _evaluated(arguments: Arguments, source: str) -> Fraction:
         raise InputError(f"{arguments.where}: {error}") from None
 
 
-def _ends(arguments: Arguments) -> tuple[Fraction, Fraction | None]:
+def _ends(arguments: Arguments) -> tuple[Fraction, ...]:
     given = arguments.texts("expression")
     if len(given) > 2:
         raise InputError(f"{arguments.where}: 'expression' has {len(given)} values; one, or both ends of a range")
-    low, *rest = (_evaluated(arguments, source) for source in given)
-    return low, rest[0] if rest else None
+    return tuple(_evaluated(arguments, source) for source in given)
 
 
 def _computed(arguments: Arguments, settings: Settings) -> Outcome:
-    return Outcome(*_ends(arguments))
+    ends = _ends(arguments)
+    return Outcome(ends[0], ends[-1])
 
 
 def _computed_claim(arguments: Arguments, settings: Settings) -> Outcome:
-    low, high = _ends(arguments)
-    limit, side = _evaluated(arguments, arguments.text("limit")), arguments.text("claim")
-    if side not in ("at most", "more than"):
-        raise InputError(f"{arguments.where}: argument 'claim' is {side!r}; 'at most' or 'more than' is needed")
-    return Outcome(low, high, max(low, high or low) <= limit if side == "at most" else min(low, high or low) > limit)
+    return claimed(arguments, _ends(arguments), _evaluated(arguments, arguments.text("limit")))
 
 
 FORMULAS = (

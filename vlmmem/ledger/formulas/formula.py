@@ -116,6 +116,15 @@ class Outcome:
         return None if self.low is None else (self.low, self.low if self.high is None else self.high)
 
 
+def claimed(arguments: Arguments, ends: tuple[Fraction, ...], limit: Fraction) -> Outcome:
+    """The ends of a range against a limit: whether all of them stand on the side that ``claim`` names."""
+    side = arguments.text("claim")
+    if side not in ("at most", "more than"):
+        raise InputError(f"{arguments.where}: argument 'claim' is {side!r}; 'at most' or 'more than' is needed")
+    holds = max(ends) <= limit if side == "at most" else min(ends) > limit
+    return Outcome(ends[0], ends[-1], holds)
+
+
 @dataclass(frozen=True, slots=True)
 class Right:
     """What to use instead of a figure: in words, with its unit and for what, and in bytes where it is a size.
