@@ -18,7 +18,8 @@ from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.memory import cached_tokens, kv_heads_per_rank, weights_bytes
-from vlmmem.model import Linear, Model
+from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
+from vlmmem.model import Model
 from vlmmem.units import exact
 from vlmmem.workload import Parallelism, Workload, check_positive
 
@@ -38,7 +39,6 @@ __all__ = [
 _ALL_REDUCES_A_LAYER = 2
 # A ring sends each byte round twice, once to add and once to hand the sum on: 2 (t - 1) / t of a message a GPU.
 _RING_ROUNDS = 2
-_ALONG_INPUTS = ("output", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def gpu_shares(
         GpuShare(
             stage,
             layers,
-            _stage_weights(model, number, parallelism, stage, layers),
+            _stage_weights(model, number, parallelism, stage),
             ceil(element * layers) * tokens,
         )
         for stage, layers in enumerate(stage_layers(model, parallelism.pp))
@@ -283,38 +283,47 @@ def _fault(model: Model, tp: int) -> str | None:
     return None
 
 
-def _stage_weights(model: Model, number: Format, parallelism: Parallelism, stage: int, layers: int) -> int:
+def _stage_weights(model: Model, number: Format, parallelism: Parallelism, stage: int) -> int:
     tp = parallelism.tp
-    first, last = stage == 0, stage == parallelism.pp - 1
     native = find_format(model.dtype)
-    linears = [_local(model, linear, tp) for linear in model.layer_linears]
-    matrices = layers * sum(linear.rows * linear.columns for linear in linears)
-    biases = layers * sum(linear.rows for linear in linears if linear.bias)
-    norm = model.family.norm_vectors * model.hidden_size
-    vocabulary = -(-model.vocab_size // tp)
-    rest = biases + layers * model.family.norms_a_layer * norm
-    if first:
-        rest += vocabulary * model.hidden_size
-        if model.family.learned_positions is not None:
-            rest += (model.max_positions + model.family.learned_positions) * model.hidden_size
-    if last:
-        rest += norm + (vocabulary if model.family.lm_head_bias else 0)
+    first, last = stage == 0, stage == parallelism.pp - 1
+    matrices = rows = rest = 0
+    for layer, count in stage_part(model, parallelism.pp, stage).alike():
+        for tensor in layer.tensors:
+            held = count * local_parameters(tensor, layer, tp)
+            if tensor.kind in ("linear", "expert"):
+                matrices += held
+                rows += held // (-(-tensor.inputs // tp) if tensor.cut == "inputs" else tensor.inputs)
+            else:
+                rest += held
+    for tensor in model.decoder.tensors:
+        at_end = tensor.kind in ("head", "norm", "bias")
         # A tied head is the embedding itself, and a copy of it where the two stand on different GPUs.
-        if not (model.tied_embeddings and first):
-            rest += vocabulary * model.hidden_size
+        copied = tensor.kind == "embedding" and model.tied_embeddings and last
+        if copied or (last if at_end else first):
+            rest += local_parameters(tensor, None, tp)
     sight = sum(-(-count // tp) for part, count in model.parameters_by_part.items() if part != "language")
     if not first:
         sight = 0
     if number.scope == "all":
         return weights_bytes(matrices + rest, number) + weights_bytes(sight, number)
-    rows = layers * sum(linear.rows for linear in linears)
     return ceil((matrices * number.bits + rows * number.row_bits) / 8) + weights_bytes(rest + sight, native)
 
 
-def _local(model: Model, linear: Linear, tp: int) -> Linear:
-    """One GPU's part of a layer's linear layer."""
-    if linear.name in _ALONG_INPUTS:
-        return Linear(linear.name, linear.rows, linear.columns // tp, linear.bias)
-    if linear.name in ("key", "value"):
-        return Linear(linear.name, kv_heads_per_rank(model, tp) * model.head_dim, linear.columns, linear.bias)
-    return Linear(linear.name, linear.rows // tp, linear.columns, linear.bias)
+def stage_part(model: Model, pp: int, stage: int) -> Part:
+    """The decoder's layers that one pipeline stage holds."""
+    sizes = stage_layers(model, pp)
+    start = sum(sizes[:stage])
+    return Part("language", (), model.decoder.stack, model.decoder.layers[start : start + sizes[stage]])
+
+
+def local_parameters(tensor: Tensor, layer: Layer | None, tp: int) -> int:
+    """Elements of a tensor that one GPU of a tensor-parallel group holds; what does not divide is rounded up."""
+    if tp == 1 or tensor.cut == "whole":
+        return tensor.parameters
+    if tensor.cut in ("kv", "qkv") and layer is not None:
+        heads = next((cache.heads for cache in layer.caches if isinstance(cache, KeyValueCache)), 1)
+        keys = (tensor.outputs - tensor.query_rows) * max(1, -(-heads // tp)) // heads
+        return (-(-tensor.query_rows // tp) + keys) * tensor.parameters // tensor.outputs
+    along = tensor.inputs if tensor.cut == "inputs" else tensor.shape[0] if tensor.cut == "vocabulary" else tensor.outputs
+    return -(-along // tp) * (tensor.parameters // along)

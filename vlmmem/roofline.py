@@ -77,8 +77,7 @@ def weights_read_bytes(model: str | Model, weights: str | Format = "bf16") -> in
     """
     model, number = _model(model), _format(weights)
     table = 0 if model.tied_embeddings else model.vocab_size * model.hidden_size
-    if model.family.learned_positions is not None:
-        table += (model.max_positions + model.family.learned_positions) * model.hidden_size
+    table += sum(tensor.parameters for tensor in model.decoder.tensors if tensor.kind == "position")
     kept = find_format(model.dtype) if number.scope == "decoder-linear" else number
     return model_weights_bytes(model, number)["language"] - weights_bytes(table, kept)
 

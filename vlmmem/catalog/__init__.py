@@ -4,15 +4,17 @@ Names resolve in any case; a model's hub id and its aliases mean the same as its
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from vlmmem.architectures import build
 from vlmmem.catalog.entries import Entry, read_entries
 from vlmmem.errors import InputError
 from vlmmem.formats import SCOPES, Format
 from vlmmem.hardware import BASES, Gpu, Link, Runtime
-from vlmmem.model import FAMILIES, Model, VisionTower
+from vlmmem.model import Model
 
 __all__ = [
     "find_format",
@@ -71,46 +73,17 @@ def _names(item: _Named) -> set[str]:
     return {name.lower() for name in names}
 
 
-def _tower(entry: Entry | None) -> VisionTower | None:
-    if entry is None:
-        return None
-    tower = VisionTower(
-        architecture=entry.one_of("architecture", ("clip",)),
-        layers=entry.integer("layers"),
-        hidden_size=entry.integer("hidden_size"),
-        heads=entry.integer("heads"),
-        intermediate_size=entry.integer("intermediate_size"),
-        image_size=entry.integer("image_size"),
-        patch_size=entry.integer("patch_size"),
-        channels=entry.integer("channels"),
-    )
-    entry.done()
-    return tower
-
-
 def _model(entry: Entry) -> Model:
-    return Model(
-        id=entry.text("id"),
-        name=entry.text("name"),
-        hub_id=entry.optional_text("hub_id"),
-        aliases=entry.texts("aliases"),
-        architecture=entry.one_of("architecture", FAMILIES),
-        layers=entry.integer("layers"),
-        hidden_size=entry.integer("hidden_size"),
-        heads=entry.integer("heads"),
-        kv_heads=entry.integer("kv_heads"),
-        head_dim=entry.integer("head_dim"),
-        intermediate_size=entry.integer("intermediate_size"),
-        vocab_size=entry.integer("vocab_size"),
-        max_positions=entry.integer("max_positions"),
-        tied_embeddings=entry.boolean("tied_embeddings"),
-        activation=entry.text("activation"),
-        nominal_parameters=entry.integer("nominal_parameters"),
-        dtype=entry.one_of("dtype", ("fp32", "fp16", "bf16")),
-        sliding_window=entry.optional_integer("sliding_window"),
-        vision=_tower(entry.sub("vision")),
-        sources=entry.sources(),
-    )
+    identity = {
+        "id": entry.text("id"),
+        "name": entry.text("name"),
+        "hub_id": entry.optional_text("hub_id"),
+        "aliases": entry.texts("aliases"),
+        "nominal_parameters": entry.integer("nominal_parameters"),
+        "sources": entry.sources(),
+    }
+    built = build(entry.value("config"), f"{entry.where}: config")
+    return replace(built, **identity)  # type: ignore[arg-type]
 
 
 def _gpu(entry: Entry) -> Gpu:

@@ -323,7 +323,7 @@ def _moments(step: _Pass) -> dict[str, int]:
     # gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
     kept = step.tokens if step.all_logits else 1
     has_gaps = kept < step.tokens and step.batch > 1
-    copies = 2 if step.model.family.lm_head_bias and has_gaps else 1
+    copies = 2 if step.model.architecture in _HEAD_BIAS and has_gaps else 1
     logits = copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
     # The image features are part of the pass's answer.
     moments["logits"] = step.hidden + step.image_features + logits
@@ -410,6 +410,8 @@ _FAMILIES: dict[str, tuple[Callable[[_Pass], tuple[int, int, int, int]], str]] =
     "gpt2": (_gpt2, "gelu_new"),
     "phi": (_phi, "gelu_new"),
 }
+_HEAD_BIAS = ("phi",)
+_LEARNED_POSITIONS = ("opt", "gpt2")
 # Families whose config names head_dim; in the others the heads make up the hidden size.
 _OWN_HEAD_WIDTH = ("llama", "mistral", "llava", "llava_next")
 
@@ -460,7 +462,7 @@ def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -
             f"{model.id}: heads of {model.head_dim} dimensions were not checked; {_PHI_ROTARY_DIMENSIONS} or "
             "more are covered for 'phi'"
         )
-    if model.family.learned_positions is not None and context > model.max_positions:
+    if model.architecture in _LEARNED_POSITIONS and context > model.max_positions:
         raise InputError(
             f"context: {context} tokens were given; {model.id} has learned positions for "
             f"{model.max_positions}, and no pass runs beyond them"

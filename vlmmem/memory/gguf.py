@@ -37,12 +37,13 @@ class Mixture:
     def layer_format(self, name: str, layer: int, layers: int) -> str:
         """The format of a layer's matrix (`name` as in `Model.layer_linears`)."""
         eighth = layers // 8
-        if name not in ("value", "down"):
+        value = name.endswith("v_proj")
+        if not value and not name.endswith("down_proj"):
             return self.base
         if self.spread:
             chosen = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
         else:
-            chosen = layer < (4 if name == "value" else eighth)
+            chosen = layer < (4 if value else eighth)
         return self.better if chosen else self.base
 
 
@@ -100,7 +101,7 @@ def _matrices(model: Model, rule: Mixture) -> Iterator[tuple[int, int, str]]:
     for layer in range(model.layers):
         for linear in model.layer_linears:
             form = rule.layer_format(linear.name, layer, model.layers)
-            if raised and linear.name == "value" and form == "q4_k":
+            if raised and linear.name.endswith("v_proj") and form == "q4_k":
                 form = "q5_k"
             yield linear.rows * linear.columns, linear.columns, form
 

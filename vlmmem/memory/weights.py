@@ -66,8 +66,7 @@ def model_weights_bytes(
     parts = model.parameters_by_part
     if number.scope == "all":
         return {part: weights_bytes(count, number) for part, count in parts.items()}
-    matrices = model.layers * sum(linear.rows * linear.columns for linear in model.layer_linears)
-    rows = model.layers * sum(linear.rows for linear in model.layer_linears)
+    matrices, rows = model.matrices
     quantised = ceil((matrices * number.bits + rows * number.row_bits) / 8)
     rest = {part: weights_bytes(count, native) for part, count in parts.items() if part != "language"}
     return {"language": quantised + weights_bytes(parts["language"] - matrices, native), **rest}

@@ -1,0 +1,67 @@
+"""From a config's fields to a `Model`: one module a skeleton, imported when a config asks for it.
+
+A builder takes `Fields` and the prefix of its tensors' names, and returns a `Model` whose tensors have the names and
+shapes of the class in transformers 5.23.0. A vision-language builder calls that of its text model and adds its tower.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from vlmmem.architectures.fields import Fields
+from vlmmem.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vlmmem.model import Model
+
+__all__ = ["HOMES", "build", "build_text"]
+
+HOMES: dict[str, str] = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
+    "gpt2": "learned_positions",
+    "opt": "learned_positions",
+    "phi": "llama",
+    "llava": "llava",
+    "llava_next": "llava",
+}
+"""Each model_type and the module that builds it."""
+
+
+def _builder(kind: str, where: str) -> "Callable[..., Model]":
+    home = HOMES.get(kind)
+    if home is None:
+        raise InputError(
+            f"{where}: 'model_type' {kind!r} is not built from a config here; a safetensors or GGUF header gives its "
+            "bytes exactly, and with the extra 'transformers' its class there counts its parameters"
+        )
+    found: Callable[..., Model] = import_module(f"vlmmem.architectures.{home}").BUILDERS[kind]
+    return found
+
+
+def build(config: object, where: str = "config") -> "Model":
+    """The model that a config.json describes.
+
+    Args:
+        config: the object in a config.json.
+        where: how errors call it.
+
+    Raises:
+        InputError: its architecture is not known here, or a field is missing, wrong or contradicts another.
+
+    >>> model = build({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    ...                "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+    ...                "max_position_embeddings": 131072})
+    >>> model.parameters, model.basis
+    (8030261248, 'config')
+    """
+    fields = Fields(config, where)
+    return _builder(fields.text("model_type"), where)(fields)
+
+
+def build_text(fields: Fields, prefix: str, default: str = "") -> "Model":
+    """The text model inside a vision-language config; `default` is its model_type where the config names none."""
+    return _builder(fields.text("model_type", default or None), fields.where)(fields, prefix)
