@@ -42,12 +42,13 @@ def _builder(kind: str, where: str) -> "Callable[..., Model]":
     return found
 
 
-def build(config: object, where: str = "config") -> "Model":
+def build(config: object, where: str = "config", hf_quant_config: object = None) -> "Model":
     """The model that a config.json describes.
 
     Args:
         config: the object in a config.json.
         where: how errors call it.
+        hf_quant_config: the object in the hf_quant_config.json beside it, where ModelOpt wrote one.
 
     Raises:
         InputError: its architecture is not known here, or a field is missing, wrong or contradicts another.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from vlmmem.architectures import build
+from vlmmem.architectures import build as build_model
 from vlmmem.catalog.entries import Entry, read_entries
 from vlmmem.errors import InputError
 from vlmmem.formats import SCOPES, Format
@@ -30,11 +30,13 @@ __all__ = [
     "load_links",
     "load_models",
     "load_runtimes",
+    "model_facts",
     "models",
     "runtimes",
 ]
 
 _HERE = Path(__file__).parent
+_LONGEST_NAME = 100
 
 
 class _Named(Protocol):
@@ -51,18 +53,27 @@ def _load(path: Path, root: str, build: Callable[[Entry], N]) -> tuple[N, ...]:
     found: list[N] = []
     owner: dict[str, str] = {}
     for entry in read_entries(path, root):
-        try:
-            item = build(entry)
-        except InputError as error:
-            line = str(error)
-            raise InputError(line if line.startswith(path.name) else f"{path.name}: {line}") from None
-        entry.done()
-        for name in _names(item):
-            if name in owner:
-                raise InputError(f"{entry.where}: the name {name!r} also means {owner[name]!r}; one meaning is needed")
-            owner[name] = item.id
+        item = _built(entry, path, build)
+        _own(owner, item.id, _names(item), entry.where)
         found.append(item)
     return tuple(found)
+
+
+def _built(entry: Entry, path: Path, build: Callable[[Entry], N]) -> N:
+    try:
+        item = build(entry)
+    except InputError as error:
+        line = str(error)
+        raise InputError(line if line.startswith(path.name) else f"{path.name}: {line}") from None
+    entry.done()
+    return item
+
+
+def _own(owner: dict[str, str], item: str, names: Iterable[str], where: str) -> None:
+    for name in names:
+        if name in owner:
+            raise InputError(f"{where}: the name {name!r} also means {owner[name]!r}; one meaning is needed")
+        owner[name] = item
 
 
 def _names(item: _Named) -> set[str]:
@@ -82,7 +93,8 @@ def _model(entry: Entry) -> Model:
         "nominal_parameters": entry.integer("nominal_parameters"),
         "sources": entry.sources(),
     }
-    built = build(entry.value("config"), f"{entry.where}: config")
+    beside = entry.value("hf_quant_config") if entry.has("hf_quant_config") else None
+    built = build_model(entry.value("config"), f"{entry.where}: config", beside)
     return replace(built, **identity)  # type: ignore[arg-type]
 
 
@@ -149,6 +161,49 @@ def load_models(path: Path) -> tuple[Model, ...]:
     return _load(path, "models", _model)
 
 
+@cache
+def _model_entries() -> dict[str, tuple[Path, Entry]]:
+    """Every entry of a model by its id: parsed, but not built."""
+    found: dict[str, tuple[Path, Entry]] = {}
+    for path in sorted((_HERE / "models").glob("*.json")):
+        for entry in read_entries(path, "models"):
+            name = entry.text("id")
+            if name in found:
+                raise InputError(f"{entry.where}: the id also stands in {found[name][0].name}; an id of its own is needed")
+            found[name] = (path, entry)
+    return found
+
+
+@cache
+def _model_ids() -> dict[str, str]:
+    """Each name of each model, in lower case, and the model's id."""
+    owner: dict[str, str] = {}
+    for name, (_, entry) in _model_entries().items():
+        hub_id = entry.optional_text("hub_id")
+        names = {name, *entry.texts("aliases"), *([hub_id] if hub_id else [])}
+        _own(owner, name, {each.lower() for each in names}, entry.where)
+    return owner
+
+
+@cache
+def _model_of(name: str) -> Model:
+    path, entry = _model_entries()[name]
+    return _built(entry, path, _model)
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """What the catalogue states of a model, as it stands in its file: its config's fields and their sources.
+
+    >>> model_facts("llama-2-13b")["config"]["num_hidden_layers"]
+    40
+
+    Raises:
+        InputError: no model has that name.
+    """
+    entry = _model_entries()[find_model(name).id][1]
+    return entry.all()
+
+
 def load_gpus(path: Path) -> tuple[Gpu, ...]:
     """The GPUs of one JSON file; InputError names file and entry."""
     return _load(path, "gpus", _gpu)
@@ -171,8 +226,14 @@ def load_runtimes(path: Path) -> tuple[Runtime, ...]:
 
 @cache
 def models() -> tuple[Model, ...]:
-    """Every model of the catalogue, in its order."""
-    return load_models(_HERE / "models.json")
+    """Every model of the catalogue, by file and in the file's order."""
+    from vlmmem.architectures import HOMES  # TEMPORARY until every builder is there
+
+    return tuple(
+        _model_of(name)
+        for name, (_, entry) in _model_entries().items()
+        if entry.all()["config"]["model_type"] in HOMES  # type: ignore[index]
+    )
 
 
 @cache
@@ -221,9 +282,18 @@ def find_model(name: str) -> Model:
     True
 
     Raises:
-        InputError: no model has that name; the line lists those that there are.
+        InputError: no model has that name; the line says which come near.
     """
-    return _find(name, models, "model")
+    if not isinstance(name, str):
+        raise InputError(f"model {name!r}: a name is needed")
+    found = _model_ids().get(name.strip().lower())
+    if found is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.strip().lower()[:_LONGEST_NAME], _model_ids(), n=3, cutoff=0.5)
+        meant = f"; near are {', '.join(near)}" if near else ""
+        raise InputError(f"model {name[:_LONGEST_NAME]!r} is not in the catalogue{meant}; 'vlmmem models' lists all")
+    return _model_of(found)
 
 
 def find_gpu(name: str) -> Gpu:

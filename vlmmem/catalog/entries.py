@@ -39,6 +39,14 @@ class Entry:
             raise InputError(f"{self.where}: {field!r} is missing")
         return found
 
+    def has(self, field: str) -> bool:
+        """Whether the field is there: one that may be left out."""
+        return field in self._data
+
+    def all(self) -> dict[str, object]:
+        """The whole object, as JSON gave it."""
+        return dict(self._data)
+
     def text(self, field: str) -> str:
         """A string that is not empty."""
         found = self.value(field)

@@ -36,7 +36,8 @@ def published() -> dict[str, list[dict[str, Any]]]:
     """File name to content: the figures with their verdicts and grounds, and what the catalogue's entries come to."""
     models = [
         {
-            **_plain(asdict(item)),
+            **catalog.model_facts(item.id),
+            "basis": item.basis,
             "parameters": item.parameters,
             "parameters_by_part": dict(item.parameters_by_part),
             "weights_bytes_bf16": weights_bytes(item.parameters),
