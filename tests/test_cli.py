@@ -213,7 +213,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["cite", "inference:70b-kv", "--format", "pdf"], "format 'pdf' is not known; one of text, markdown"),
         (["explain", "99.0"], "'99.0': a value with its unit is needed, such as 99.0GB or 800KB"),
         (["explain", "9" * 4000 + "GB"], f"{'9' * 20}...: 4000 characters; a number of up to 300 is needed"),
-        (["explain", "99GB", "--model", "llama-9"], "model 'llama-9' is not in the catalogue; known are "),
+        (["explain", "99GB", "--model", "llama-9"], "model 'llama-9' is not in the catalogue; near are "),
         (
             ["explain", "99GB", "--context", "8k"],
             "argument --context: '8k' is no count; a whole number above zero is needed; 'vlmmem explain --help'",

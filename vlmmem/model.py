@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vlmmem.errors import InputError
-from vlmmem.layers import KeyValueCache, LatentCache, Layer, Part, StateCache, Tensor
+from vlmmem.layers import KeyValueCache, LatentCache, Part, StateCache, Tensor
 
 __all__ = ["BASES", "Linear", "Model", "Source", "VisionTower"]
 

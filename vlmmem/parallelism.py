@@ -325,5 +325,7 @@ def local_parameters(tensor: Tensor, layer: Layer | None, tp: int) -> int:
         heads = next((cache.heads for cache in layer.caches if isinstance(cache, KeyValueCache)), 1)
         keys = (tensor.outputs - tensor.query_rows) * max(1, -(-heads // tp)) // heads
         return (-(-tensor.query_rows // tp) + keys) * tensor.parameters // tensor.outputs
-    along = tensor.inputs if tensor.cut == "inputs" else tensor.shape[0] if tensor.cut == "vocabulary" else tensor.outputs
+    along = (
+        tensor.inputs if tensor.cut == "inputs" else tensor.shape[0] if tensor.cut == "vocabulary" else tensor.outputs
+    )
     return -(-along // tp) * (tensor.parameters // along)

@@ -74,7 +74,7 @@ class Fields:
         """A count of layers: 1 to `MOST_LAYERS`."""
         return self.integer(field, default, most=MOST_LAYERS)
 
-    def boolean(self, field: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002 (a default, as in `integer`)
+    def boolean(self, field: str, default: bool = False) -> bool:
         """True or false."""
         if field not in self:
             return default

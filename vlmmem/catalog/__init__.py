@@ -169,7 +169,9 @@ def _model_entries() -> dict[str, tuple[Path, Entry]]:
         for entry in read_entries(path, "models"):
             name = entry.text("id")
             if name in found:
-                raise InputError(f"{entry.where}: the id also stands in {found[name][0].name}; an id of its own is needed")
+                raise InputError(
+                    f"{entry.where}: the id also stands in {found[name][0].name}; an id of its own is needed"
+                )
             found[name] = (path, entry)
     return found
 
