@@ -5,6 +5,7 @@ from vlmmem.memory.activations import (
     decode_peak_bytes,
     forward_moments,
     forward_peak_bytes,
+    likely_peak_bytes,
     overhead_rule_bytes,
     per_layer_rule_bytes,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "layer_activations_bytes",
     "layer_input_bytes",
     "model_weights_bytes",
+    "likely_peak_bytes",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
     "power_of_two",

@@ -47,6 +47,8 @@ __all__ = [
     "decode_peak_bytes",
     "forward_moments",
     "forward_peak_bytes",
+    "likely_peak_bytes",
+    "mlp_width",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
 ]
@@ -55,6 +57,8 @@ __all__ = [
 _ACTIVATION, _FLOAT32, _INT64, _BOOL = 2, 4, 8, 1
 
 _DTYPES = ("bf16", "fp16")
+# What the names of an MLP's matrices hold, by family.
+_MLP_MARKS = ("mlp", "feed_forward", "fc1", "fc2", "expert", "ffn", "block_sparse_moe")
 _ATTENTIONS = ("sdpa",)
 _LOGITS = ("last", "all")
 
@@ -191,6 +195,70 @@ def forward_moments(
         raise InputError(f"logits: {logits!r} was given; {' and '.join(_LOGITS)} are covered")
     _check_images(model, images, batch * context)
     return _moments(_Pass(model, batch, context, cached=0, all_logits=logits == "all", images=images))
+
+
+def mlp_width(model: str | Model) -> int:
+    """Elements that a token has in the widest MLP: its intermediate size, or those of all experts that it meets.
+
+    Read from the tensors: matrices of hidden x width, three of them where a gate multiplies, else two.
+
+    >>> mlp_width("llama-2-13b")
+    13824
+    """
+    model = find_model(model) if isinstance(model, str) else model
+    widest = 0
+    for layer, _ in model.decoder.alike():
+        elements = 0
+        gated = False
+        for tensor in layer.tensors:
+            if tensor.kind == "expert":
+                elements += tensor.parameters * model.active_experts // model.experts
+            elif tensor.kind != "linear" or not any(mark in tensor.name for mark in _MLP_MARKS):
+                continue
+            else:
+                elements += tensor.parameters
+            gated = gated or "gate" in tensor.name
+        widest = max(widest, elements // ((3 if gated else 2) * model.hidden_size))
+    return widest or model.intermediate_size
+
+
+def likely_peak_bytes(model: str | Model, context: int, batch: int = 1) -> int:
+    """Bytes at the peak of a prefill of a family whose pass was not checked: Llama's closed form with its widths.
+
+    The largest of the moments that `forward_peak_bytes` states for gated MLPs, in 16 bits, with this model's hidden
+    size, heads, `mlp_width` and vocabulary. Masks, experts' sorting and recurrent scans are not in it.
+
+    Args:
+        model: a model or its name.
+        context: tokens of each sequence in the pass.
+        batch: sequences in the pass.
+
+    Raises:
+        InputError: `context` or `batch` is not a positive integer.
+
+    Source: transformers 5.23.0, modeling_llama.py, by analogy.
+
+    >>> likely_peak_bytes("llama-3.1-8b", 4096) == forward_peak_bytes("llama-3.1-8b", 4096)
+    True
+    """
+    model = find_model(model) if isinstance(model, str) else model
+    _positive("context", context)
+    _positive("batch", batch)
+    return max(likely_moments(model, context, batch).values())
+
+
+def likely_moments(model: Model, context: int, batch: int) -> dict[str, int]:
+    """The moments of `likely_peak_bytes`, by name."""
+    rows = _ACTIVATION * context * batch
+    hidden, wide = rows * model.hidden_size, rows * mlp_width(model)
+    queries, keys = rows * model.heads * model.head_dim, rows * model.kv_heads * model.head_dim
+    standing = hidden + context * (2 * _ACTIVATION * model.head_dim + _INT64)
+    return {
+        "attention": standing + 2 * hidden + 2 * queries + max(2 * queries, 3 * keys, hidden),
+        "normalisation": standing + 2 * hidden + 2 * _FLOAT32 * context * batch * (model.hidden_size + 1),
+        "mlp": standing + 3 * hidden + max(3 * wide, wide + hidden),
+        "logits": hidden + _ACTIVATION * batch * model.vocab_size,
+    }
 
 
 def decode_peak_bytes(
