@@ -40,6 +40,9 @@ GGUF = {
     "iq4_xs": (256, 136),
 }
 
+# Formats of caches only.
+CACHES = {"int8-per-token-head": "cache", "fp8-per-token-head": "cache", "fp8_ds_mla": "latent-cache"}
+
 
 @pytest.mark.parametrize(("name", "bits"), BITS.items())
 def test_bits(name: str, bits: Fraction) -> None:
@@ -60,7 +63,7 @@ def test_printed_decimals() -> None:
 
 
 def test_every_format_of_the_catalogue_is_tested() -> None:
-    assert {number.id for number in formats()} == {*BITS, *GGUF, "nf4-double-quant", "fp8-block128"}
+    assert {number.id for number in formats()} == {*BITS, *GGUF, *CACHES, "nf4-double-quant", "fp8-block128"}
 
 
 def test_the_formula_is_the_value() -> None:
@@ -78,6 +81,16 @@ def test_quantised_checkpoints_hold_only_the_linear_layers_so() -> None:
     assert scopes["bf16"] == "all"
     assert scopes["awq-4bit"] == scopes["nf4"] == scopes["fp8-block128"] == "decoder-linear"
     assert find_format("llm.int8").row_bits == 32
+    assert {name: scope for name, scope in scopes.items() if "cache" in scope} == CACHES
+
+
+def test_formats_of_caches() -> None:
+    # vLLM adds a float32 for each token and head; DeepSeek's layout is one of bytes, 512 + 4 x 4 + 64 x 2.
+    assert find_format("int8_per_token_head").row_bits == find_format("fp8_per_token_head").row_bits == 32
+    assert dict(find_format("fp8_ds_mla").vectors) == {512 + 64: 512 + 4 * 4 + 64 * 2, 128: 128 + 4}
+    blocks = {number.id: number.block for number in formats() if number.kv_cache and number.block > 1}
+    legacy = dict.fromkeys(("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"), 32)
+    assert blocks == {"int4": 2, "nvfp4": 16, **legacy}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +98,7 @@ def test_quantised_checkpoints_hold_only_the_linear_layers_so() -> None:
     [
         (Fraction(0), "all", "x: 'bits' is 0; more than 0 is needed"),
         (Fraction(-4), "all", "x: 'bits' is -4; more than 0 is needed"),
-        (Fraction(4), "some", "x: 'scope' is 'some'; one of all, decoder-linear is needed"),
+        (Fraction(4), "some", "x: 'scope' is 'some'; one of all, decoder-linear, cache, latent-cache is needed"),
     ],
 )
 def test_impossible_formats_are_refused(bits: Fraction, scope: str, message: str) -> None:

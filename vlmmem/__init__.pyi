@@ -21,6 +21,7 @@ from vlmmem.memory import (
     gpt_layer_activations_bytes,
     kv_bytes_per_token,
     kv_cache_bytes,
+    kv_growth,
     last_block_waste,
     layer_activations_bytes,
     layer_input_bytes,
@@ -29,6 +30,7 @@ from vlmmem.memory import (
     power_of_two,
     reserved_slots,
     shared_blocks,
+    state_bytes_per_sequence,
     weights_bytes,
 )
 from vlmmem.model import Model, VisionTower
@@ -114,6 +116,7 @@ __all__ = [
     "in_unit",
     "kv_bytes_per_token",
     "kv_cache_bytes",
+    "kv_growth",
     "kv_occupancy",
     "last_block_waste",
     "layer_activations_bytes",
@@ -137,6 +140,7 @@ __all__ = [
     "show",
     "show_both",
     "stage_layers",
+    "state_bytes_per_sequence",
     "static_batching",
     "tensor_parallel_sizes",
     "transfer_seconds",

@@ -8,7 +8,7 @@ from vlmmem.model import Source
 
 __all__ = ["SCOPES", "Format"]
 
-SCOPES = ("all", "decoder-linear")
+SCOPES = ("all", "decoder-linear", "cache", "latent-cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,10 @@ class Format:
     `bits` are the bits of one weight with its share of scales and zeros, exactly. `row_bits` come on top
     for each row of a matrix (LLM.int8 keeps one scale a row). `scope` says what a checkpoint in this format
     holds in it: "all" its weights, or only the linear layers of the decoder ("decoder-linear"; the rest
-    stays in 16 bits). `kv_cache` says whether a KV cache is kept in this format.
+    stays in 16 bits). `kv_cache` says whether a KV cache is kept in this format. Two scopes are of caches only: "cache"
+    holds the keys and values of heads, "latent-cache" the vectors of latent attention, whose bytes stand in `vectors`
+    by their width. `block` is how many elements share their scales: a block does not reach over the end of a row or a
+    head's vector. A cache has a row for each vector of a head.
 
     >>> from vlmmem import find_format
     >>> find_format("gptq-4bit").bits, find_format("bf16").bits
@@ -33,6 +36,8 @@ class Format:
     scope: str = "all"
     kv_cache: bool = False
     formula: str = ""
+    block: int = 1
+    vectors: tuple[tuple[int, int], ...] = ()
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:

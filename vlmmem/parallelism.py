@@ -17,8 +17,8 @@ from math import ceil
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
-from vlmmem.memory import cached_tokens, kv_heads_per_rank, weights_bytes
 from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
+from vlmmem.memory import kv_cache_bytes, kv_heads_per_rank, weights_bytes
 from vlmmem.model import Model
 from vlmmem.units import exact
 from vlmmem.workload import Parallelism, Workload, check_positive
@@ -134,19 +134,13 @@ def gpu_shares(
     fault = _fault(model, parallelism.tp)
     if fault is not None:
         raise InputError(fault)
-    if not cache.kv_cache:
-        raise InputError(f"kv_dtype: a KV cache is not kept in {cache.id}; bf16, fp16, fp8 and q8_0 are such formats")
-    element = 2 * kv_heads_per_rank(model, parallelism.tp) * model.head_dim * cache.bits / 8
-    tokens = cached_tokens(model, workload.context) * -(-workload.batch // replicas)
-    return tuple(
-        GpuShare(
-            stage,
-            layers,
-            _stage_weights(model, number, parallelism, stage),
-            ceil(element * layers) * tokens,
-        )
-        for stage, layers in enumerate(stage_layers(model, parallelism.pp))
-    )
+    tp, batch = parallelism.tp, -(-workload.batch // replicas)
+    shares = []
+    for stage, count in enumerate(stage_layers(model, parallelism.pp)):
+        layers = stage_part(model, parallelism.pp, stage).layers
+        held = kv_cache_bytes(model, workload.context, batch, cache, tp, images=workload.images, layers=layers)
+        shares.append(GpuShare(stage, count, _stage_weights(model, number, parallelism, stage), held))
+    return tuple(shares)
 
 
 def all_reduces(model: str | Model, tp: int) -> int:
@@ -278,9 +272,24 @@ def _fault(model: Model, tp: int) -> str | None:
         kv_heads_per_rank(model, tp)
     except InputError as error:
         return str(error)
-    if model.intermediate_size % tp:
-        return f"tp: {tp} GPUs cannot split the {model.intermediate_size:,} columns of {model.id}'s MLP evenly"
+    for width, what in _divided_widths(model):
+        if width % tp:
+            return f"tp: {tp} GPUs cannot split the {width:,} columns of {model.id}'s {what} evenly"
     return None
+
+
+def _divided_widths(model: Model) -> list[tuple[int, str]]:
+    """Inner widths that tensor parallelism divides in MLPs, experts and mixers; layers may differ."""
+    widths: dict[int, str] = {}
+    for layer, _ in model.decoder.alike():
+        for tensor in layer.tensors:
+            if tensor.kind == "expert" and tensor.cut == "experts":
+                # (experts, 2 x width, hidden) and (experts, hidden, width)
+                inner = tensor.inputs if tensor.inputs != model.hidden_size else tensor.outputs
+                widths.setdefault(inner, "experts")
+            elif tensor.kind == "linear" and tensor.cut == "inputs":
+                widths[tensor.inputs] = "MLP" if tensor.inputs == model.intermediate_size else "layers"
+    return sorted(widths.items())
 
 
 def _stage_weights(model: Model, number: Format, parallelism: Parallelism, stage: int) -> int:

@@ -131,8 +131,20 @@ def _format(entry: Entry) -> Format:
         scope=entry.one_of("scope", SCOPES),
         kv_cache=entry.boolean("kv_cache"),
         formula=entry.text("bits"),
+        block=entry.integer("block") if entry.has("block") else 1,
+        vectors=_vectors(entry) if entry.has("vectors") else (),
         sources=entry.sources(),
     )
+
+
+def _vectors(entry: Entry) -> tuple[tuple[int, int], ...]:
+    """Widths of vectors and their bytes, from an object such as {"576": 656}."""
+    found = entry.value("vectors")
+    if not isinstance(found, dict) or not all(
+        width.isdecimal() and type(size) is int and size > 0 for width, size in found.items()
+    ):
+        entry.wrong("vectors", found, "an object of widths and bytes")
+    return tuple((int(width), size) for width, size in found.items())
 
 
 def _link(entry: Entry) -> Link:

@@ -15,7 +15,16 @@ from vlmmem.memory.attention import (
     attention_statistics_bytes,
 )
 from vlmmem.memory.gguf import gguf_weights_bytes
-from vlmmem.memory.kv_cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes, kv_heads_per_rank
+from vlmmem.memory.kv_cache import (
+    CacheSizes,
+    cache_sizes,
+    cached_tokens,
+    kv_bytes_per_token,
+    kv_cache_bytes,
+    kv_growth,
+    kv_heads_per_rank,
+    state_bytes_per_sequence,
+)
 from vlmmem.memory.paging import blocks_needed, last_block_waste, power_of_two, reserved_slots, shared_blocks
 from vlmmem.memory.runtime import runtime_allowance, runtime_bytes
 from vlmmem.memory.training import (
@@ -28,11 +37,13 @@ from vlmmem.memory.training import (
 from vlmmem.memory.weights import checkpoint_bytes, model_weights_bytes, weights_bytes
 
 __all__ = [
+    "CacheSizes",
     "attention_benchmark_bytes",
     "attention_scores_bytes",
     "attention_statistics_bytes",
     "best_checkpoint_interval",
     "blocks_needed",
+    "cache_sizes",
     "cached_tokens",
     "checkpoint_bytes",
     "checkpointed_bytes",
@@ -44,6 +55,7 @@ __all__ = [
     "gpt_layer_activations_bytes",
     "kv_bytes_per_token",
     "kv_cache_bytes",
+    "kv_growth",
     "kv_heads_per_rank",
     "last_block_waste",
     "layer_activations_bytes",
@@ -57,5 +69,6 @@ __all__ = [
     "runtime_allowance",
     "runtime_bytes",
     "shared_blocks",
+    "state_bytes_per_sequence",
     "weights_bytes",
 ]
