@@ -26,6 +26,9 @@ class Tensor:
     `shape` is as stored: (outputs, inputs) for a matrix, (experts, outputs, inputs) for experts in one tensor; where
     `transposed`, inputs stand before outputs. `dtype` is the type in which a file holds it: a safetensors dtype or a
     GGUF type; empty where it comes from a config. `query_rows` is the share of a "qkv" cut that belongs to queries.
+
+    `stored` are the bytes that a file holds for it, scales and zeros of quantised weights included, and None where it
+    comes from a config. A tensor that is bytes and no parameter, such as a buffer, has the shape (0,).
     """
 
     name: str
@@ -35,6 +38,7 @@ class Tensor:
     transposed: bool = False
     query_rows: int = 0
     dtype: str = ""
+    stored: int | None = None
 
     @property
     def parameters(self) -> int:
