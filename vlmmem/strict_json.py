@@ -33,11 +33,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def parse_json(raw: bytes, where: str, most_values: int | None = None) -> Any:
+def parse_json(raw: bytes, where: str, most_values: int | None = None, *, finite: bool = True) -> Any:
     """The content of JSON in UTF-8; `where` names it in messages.
 
     `most_values` bounds the values in it, and with them the memory that it takes: a stranger's file of some megabytes
-    may hold a list for every two bytes.
+    may hold a list for every two bytes. Where not `finite`, Infinity and NaN are read as Python reads them: published
+    configs hold them (Nemotron-H's time_step_limit), and whoever asks for such a field refuses it.
 
     Raises InputError, one line, where it is not JSON, holds NaN, infinity, half of a surrogate pair or a name twice in
     one object, is nested too deeply or holds too many values.
@@ -53,7 +54,10 @@ def parse_json(raw: bytes, where: str, most_values: int | None = None) -> Any:
         raise InputError(f"{where}: holds more than {most_values:,} values; a file that describes one model is needed")
     try:
         text = raw.decode("utf-8")
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        if finite:
+            found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        else:
+            found = json.loads(text, object_pairs_hook=_once)
         if _HALF_PAIR.search(text):
             json.dumps(found, ensure_ascii=False).encode("utf-8")
         return found
