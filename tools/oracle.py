@@ -2,7 +2,10 @@
 
     python tools/oracle.py                           rewrite tests/oracle/*.json; 1 if an answer changed
     python tools/oracle.py --check                   write nothing; 1 if an answer would change
-    python tools/oracle.py --configs DIR [--out F]   the parameters of every config.json in a folder
+    python tools/oracle.py --only parameters.json    the same for one file of answers
+    python tools/oracle.py --compare WHAT            a config built by transformers and by the package, tensor by
+                                                     tensor. WHAT: a config.json, a folder of them, a model of the
+                                                     catalogue, a variant, a model_type, or all
 
 They run in an environment of their own, .venv-oracle, which this command makes: PyTorch weighs a gigabyte
 and the package needs none of it. TORCH_INDEX in the environment names the index from which PyTorch is
@@ -13,10 +16,10 @@ weights are needed and every model takes a second.
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from vlmmem.catalog import models  # noqa: E402 (the checkout comes first)
-from vlmmem.model import Model, VisionTower  # noqa: E402
+from tools.oracle_configs import catalogue_configs, defaults, digest, variants  # noqa: E402 (the checkout comes first)
+from vlmmem.architectures import build as build_here  # noqa: E402
+from vlmmem.errors import InputError  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +38,18 @@ if TYPE_CHECKING:
 ANSWERS = ROOT / "tests" / "oracle"
 ENVIRONMENT = ROOT / ".venv-oracle"
 REQUIREMENTS = ROOT / "tools" / "oracle-requirements.txt"
-PARTS = (("vision_tower", "vision"), ("multi_modal_projector", "projector"), ("image_newline", "projector"))
-VISION_PREFIXES = ("vision_tower", "vision_model", "visual", "vision", "image_encoder")
+# Which part of a model a parameter belongs to: by a piece of its name, the first that fits; otherwise language.
+PARTS = (
+    ("multi_modal_projector", "projector"),
+    ("image_newline", "projector"),
+    ("connector", "projector"),
+    ("vision_tower", "vision"),
+    ("vision_model", "vision"),
+    ("visual", "vision"),
+    ("vision", "vision"),
+    ("image_encoder", "vision"),
+    ("audio_tower", "audio"),
+)
 LONGEST_ERROR = 200
 
 
@@ -66,75 +80,6 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
 
 
-def decoder_config(model: Model) -> dict[str, Any]:
-    """The fields of a decoder's config.json that set shapes, under the names that its class reads."""
-    family = {"llava": "llama", "llava_next": "llama"}.get(model.architecture, model.architecture)
-    if family == "gpt2":
-        return {
-            "model_type": family,
-            "n_layer": model.layers,
-            "n_embd": model.hidden_size,
-            "n_head": model.heads,
-            "n_inner": model.intermediate_size,
-            "n_positions": model.max_positions,
-            "vocab_size": model.vocab_size,
-            "activation_function": model.activation,
-            "tie_word_embeddings": model.tied_embeddings,
-        }
-    fields: dict[str, Any] = {
-        "model_type": family,
-        "num_hidden_layers": model.layers,
-        "hidden_size": model.hidden_size,
-        "num_attention_heads": model.heads,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_positions,
-        "tie_word_embeddings": model.tied_embeddings,
-    }
-    if family == "opt":
-        return fields | {
-            "ffn_dim": model.intermediate_size,
-            "activation_function": model.activation,
-            "word_embed_proj_dim": model.hidden_size,
-        }
-    fields |= {
-        "num_key_value_heads": model.kv_heads,
-        "intermediate_size": model.intermediate_size,
-        "hidden_act": model.activation,
-    }
-    if family in ("llama", "mistral"):
-        fields["head_dim"] = model.head_dim
-    if family == "mistral":
-        fields["sliding_window"] = model.sliding_window
-    return fields
-
-
-def tower_config(tower: VisionTower) -> dict[str, Any]:
-    """The same for a CLIP tower."""
-    return {
-        "model_type": "clip_vision_model",
-        "num_hidden_layers": tower.layers,
-        "hidden_size": tower.hidden_size,
-        "num_attention_heads": tower.heads,
-        "intermediate_size": tower.intermediate_size,
-        "image_size": tower.image_size,
-        "patch_size": tower.patch_size,
-        "num_channels": tower.channels,
-    }
-
-
-def hub_config(model: Model) -> dict[str, Any]:
-    """A config.json with what sets shapes, for a model of the catalogue."""
-    decoder = decoder_config(model)
-    if model.vision is None:
-        return decoder
-    return {
-        "model_type": model.architecture,
-        "text_config": decoder,
-        "vision_config": tower_config(model.vision),
-        "tie_word_embeddings": model.tied_embeddings,
-    }
-
-
 def build(config: dict[str, Any]) -> "torch.nn.Module":
     """The model that transformers builds for a config.json, on the meta device."""
     import torch
@@ -161,71 +106,88 @@ def build(config: dict[str, Any]) -> "torch.nn.Module":
 def part_of(name: str) -> str:
     """Which part of the model a parameter of that name belongs to."""
     pieces = name.split(".")
-    for piece, part in PARTS:
-        if piece in pieces:
-            return part
-    return "vision" if any(piece in VISION_PREFIXES for piece in pieces[:2]) else "language"
+    return next((part for piece, part in PARTS if piece in pieces), "language")
 
 
-def count(module: "torch.nn.Module") -> dict[str, Any]:
-    """Parameters in all and by part; a tied weight is one tensor and counts once."""
-    parts: Counter[str] = Counter()
+def tensors(module: "torch.nn.Module") -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of every parameter by its name, by part; a tied weight is one tensor."""
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, parameter in module.named_parameters():
-        parts[part_of(name)] += parameter.numel()
+        parts.setdefault(part_of(name), {})[name] = tuple(parameter.shape)
+    return parts
+
+
+def answer(config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers builds for a config: its class, and the tensors of each part; or the error that it raises."""
+    try:
+        module = build(config)
+    except Exception as error:  # whatever transformers raises is its answer
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_ERROR]}
+    parts = tensors(module)
     return {
         "class": type(module).__name__,
-        "parameters": parts.total(),
-        "parameters_by_part": dict(sorted(parts.items())),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "parts": {part: digest(found.items()) for part, found in sorted(parts.items())},
     }
 
 
-def catalogue_parameters() -> dict[str, Any]:
-    """The answers for the catalogue."""
-    return {
-        "versions": versions(),
-        "models": {model.id: count(build(hub_config(model))) for model in models()},
-    }
+def parameters() -> dict[str, Any]:
+    """The answers for the catalogue, for every family's defaults and for the variants."""
+    import transformers
+
+    asked = {"models": catalogue_configs(), "defaults": defaults(), "variants": variants()}
+    every = [config for configs in asked.values() for config in configs.values()]
+    transformers.AutoModelForCausalLM  # noqa: B018 (imported once, before the processes part)
+    with multiprocessing.get_context("fork").Pool() as pool:
+        found = iter(pool.map(answer, every, chunksize=4))
+    return {"versions": versions()} | {kind: {name: next(found) for name in configs} for kind, configs in asked.items()}
 
 
-def config_files(folder: Path) -> list[Path]:
-    """Every config.json below the folder, and every other JSON object in it that names a model_type."""
-    files = {*folder.rglob("config.json"), *folder.glob("*.json")}
-    return sorted(files)
+def asked_for(what: str) -> dict[str, dict[str, Any]]:
+    """The configs that `--compare` names."""
+    path = Path(what)
+    if path.is_dir():
+        files = sorted({*path.rglob("config.json"), *path.glob("*.json")})
+    elif path.is_file():
+        files = [path]
+    else:
+        known = catalogue_configs() | defaults() | variants()
+        return known if what == "all" else {what: known.get(what, {"model_type": what})}
+    found = {str(path): json.loads(path.read_text(encoding="utf-8")) for path in files}
+    return {name: config for name, config in found.items() if isinstance(config, dict) and "model_type" in config}
 
 
-def shapes(module: "torch.nn.Module") -> dict[str, Any]:
-    """What transformers reads from a config, defaults filled in, where the decoder's layers are uniform."""
-    parsed: Any = module.config
+def differences(config: dict[str, Any]) -> list[str]:
+    """Where the package's tensors for a config are not those of transformers, a line each."""
     try:
-        text = parsed.get_text_config()
-        heads = text.num_attention_heads
-        return {
-            "layers": text.num_hidden_layers,
-            "hidden_size": text.hidden_size,
-            "heads": heads,
-            "kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-            "head_dim": getattr(text, "head_dim", None) or text.hidden_size // heads,
-            "vocab_size": text.vocab_size,
-            "max_positions": text.max_position_embeddings,
-        }
-    except Exception:  # transformers raises errors of its own where layers differ
-        return {}
+        there = tensors(build(config))
+    except Exception as error:
+        return [f"transformers: {type(error).__name__}: {error}".splitlines()[0][:LONGEST_ERROR]]
+    try:
+        model = build_here(config)
+    except InputError as error:
+        return [f"here: {error}"]
+    here: dict[str, dict[str, tuple[int, ...]]] = {}
+    for part in model.parts:
+        here.setdefault(part.name, {}).update({name: tensor.shape for name, tensor in part.named()})
+    lines = []
+    for where in sorted({*there, *here}):
+        built, own = there.get(where, {}), here.get(where, {})
+        lines += [f"{where}: missing {name} {built[name]}" for name in built if name not in own]
+        lines += [f"{where}: extra {name} {own[name]}" for name in own if name not in built]
+        both = [name for name in built if name in own and built[name] != own[name]]
+        lines += [f"{where}: {name} is {built[name]} there, {own[name]} here" for name in both]
+    return lines
 
 
-def folder_parameters(folder: Path) -> dict[str, Any]:
-    """The answers for a folder of configs; a config that cannot be built has `error` in their place."""
-    answers: dict[str, Any] = {}
-    for path in config_files(folder):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or ("model_type" not in config and path.name != "config.json"):
-            continue
-        name = path.relative_to(folder).as_posix()
-        try:
-            module = build(config)
-            answers[name] = count(module) | {"shapes": shapes(module)}
-        except Exception as error:  # whatever transformers raises is its answer
-            answers[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_ERROR]}
-    return {"versions": versions(), "configs": answers}
+def compare(what: str, most: int) -> int:
+    """Print how the package and transformers differ; 1 where they do."""
+    code = 0
+    for name, config in asked_for(what).items():
+        found = differences(config)
+        code = max(code, int(bool(found)))
+        print(f"{name}: {len(found) if found else 'no'} differences", *found[:most], sep="\n  ")
+    return code
 
 
 def as_text(answers: dict[str, Any]) -> str:
@@ -262,7 +224,7 @@ def arguments() -> dict[str, Any]:
 
 
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
-    "parameters.json": catalogue_parameters,
+    "parameters.json": parameters,
     "forward.json": forward,
     "flops.json": flops,
     "saved.json": saved,
@@ -270,10 +232,12 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def compare(*, write: bool) -> int:
-    """Ask for every record and compare with the data; 1 if an answer is another."""
+def renew(*, write: bool, only: str | None = None) -> int:
+    """Ask for every record, or one, and compare with the data; 1 if an answer is another."""
     code = 0
     for name, ask in RECORDS.items():
+        if only not in (None, name):
+            continue
         path, text = ANSWERS / name, as_text(ask())
         if path.exists() and path.read_text(encoding="utf-8") == text:
             print(f"{path.relative_to(ROOT)}: the same answers")
@@ -291,24 +255,18 @@ def main() -> int:
     """Run the command in the oracle's environment."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.add_argument("--configs", type=Path, metavar="DIR", help="a folder of config.json files")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the answers for --configs go")
+    parser.add_argument("--only", choices=RECORDS, metavar="FILE", help="one file of answers")
+    parser.add_argument("--compare", metavar="WHAT", help="a config built by transformers and by the package")
+    parser.add_argument("--most", type=int, default=20, metavar="N", help="differences to print for each config")
     options = parser.parse_args()
-    if options.configs is not None and not options.configs.is_dir():
-        parser.error(f"--configs: {options.configs} is not a folder; a folder of config.json files is needed")
     if importlib.util.find_spec("transformers") is None:
         return subprocess.run([environment(), __file__, *sys.argv[1:]], check=False).returncode
     import transformers
 
     transformers.logging.set_verbosity_error()
-    if options.configs is None:
-        return compare(write=not options.check)
-    text = as_text(folder_parameters(options.configs))
-    if options.out is None:
-        print(text, end="")
-    else:
-        options.out.write_text(text, encoding="utf-8")
-    return 0
+    if options.compare is not None:
+        return compare(options.compare, options.most)
+    return renew(write=not options.check, only=options.only)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ masks afterwards. The rotary angles are a product of matrices in transformers; t
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools.oracle import decoder_config
-from vlmmem.catalog import find_model, models
+from tools.oracle_configs import catalogue_configs, changed
+from tools.oracle_forward import MODELS
 
 LAYERS = 2
 PREFILLS = ((48, 3, "last"), (1024, 1, "all"))
@@ -37,17 +37,19 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every case, models in the catalogue's order."""
-    for model in models():
+    for model in MODELS:
         for context, batch, logits in PREFILLS:
-            yield Case(model.id, LAYERS, "prefill", context, batch, logits)
+            yield Case(model, LAYERS, "prefill", context, batch, logits)
         for context, batch in DECODES:
-            yield Case(model.id, LAYERS, "decode", context, batch)
-    yield Case("llama-3.1-8b", find_model("llama-3.1-8b").layers, "prefill", 16, 2)
+            yield Case(model, LAYERS, "decode", context, batch)
+    yield Case("llama-3.1-8b", catalogue_configs()["llama-3.1-8b"]["num_hidden_layers"], "prefill", 16, 2)
 
 
 def _network(case: Case) -> tuple[Any, Any]:
     """The decoder that transformers builds for a case's shapes, and its config."""
-    fields = decoder_config(replace(find_model(case.model), layers=case.layers))
+    config = changed(catalogue_configs()[case.model], {"layers": case.layers})
+    # of a vision-language model, the decoder alone
+    fields = {"model_type": "llama", **config.get("text_config", config)}
     config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval(), config
 

@@ -16,7 +16,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
@@ -26,9 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from tools.oracle import hub_config
-from vlmmem.catalog import find_model, models
-from vlmmem.model import Model
+from tools.oracle_configs import catalogue_configs, changed
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LAYERS = 2
@@ -49,6 +47,25 @@ MOMENTS = {
     "activation_fn": "mlp",
     "fc2": "mlp",
 }
+
+# The dense decoders for which vlmmem.memory.activations has closed forms.
+MODELS = (
+    "llava-1.5-7b",
+    "llava-1.5-13b",
+    "llava-1.6-34b",
+    "llama-2-7b",
+    "llama-2-13b",
+    "llama-2-70b",
+    "llama-1-30b",
+    "opt-30b",
+    "gpt-3-175b",
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "llama-3.1-405b",
+    "mistral-7b",
+    "qwen2-72b",
+    "phi-2",
+)
 
 # Tokens of each sequence, sequences. Families with learned positions stop at the table's end.
 PREFILLS = ((1, 1), (16, 10), (512, 4), (4096, 1), (8192, 10))
@@ -104,11 +121,13 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every case, models in the catalogue's order."""
-    for model in models():
+    configs = catalogue_configs()
+    for model in MODELS:
         own = {"layers": LAYERS}
-        learned = model.family.learned_positions is not None
-        prefills = [pair for pair in PREFILLS if not learned or pair[0] <= model.max_positions]
-        yield from _workloads(model.id, own, [*prefills, LONGEST_LEARNED] if learned else prefills, ALL_LOGITS, DECODES)
+        # GPT-2 calls them n_positions
+        positions = {"gpt2": "n_positions", "opt": "max_position_embeddings"}.get(configs[model]["model_type"])
+        prefills = [pair for pair in PREFILLS if positions is None or pair[0] <= configs[model][positions]]
+        yield from _workloads(model, own, [*prefills, LONGEST_LEARNED] if positions else prefills, ALL_LOGITS, DECODES)
     for model_id, changes in SHAPES.values():
         own = {"layers": LAYERS, **SMALL, **changes}
         yield from _workloads(model_id, own, SMALL_PREFILLS, SMALL_ALL_LOGITS, SMALL_DECODES)
@@ -174,14 +193,14 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[misc]  # torch is not whe
 class Network:
     """A model without weights, ready for forward passes."""
 
-    def __init__(self, model: Model, dtype: str) -> None:
-        """Build the class that transformers has for the model's shapes."""
-        fields = hub_config(model)
-        if model.architecture == "phi":
+    def __init__(self, config: dict[str, Any], dtype: str) -> None:
+        """Build the class that transformers has for a config."""
+        fields = dict(config)
+        if fields["model_type"] == "phi":
             # phi-2's own config; the class's default is another.
             fields["partial_rotary_factor"] = 0.4
         self.config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
-        text_only = model.vision is None
+        text_only = "vision_config" not in config
         kind = transformers.AutoModelForCausalLM if text_only else transformers.AutoModelForImageTextToText
         self.fake = FakeTensorMode()
         with self.fake, _default_dtype(DTYPES[dtype]):
@@ -265,7 +284,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def _measured(group: list[Case]) -> list[dict[str, Any]]:
     """Cases of one network, with what was measured."""
-    network = Network(replace(find_model(group[0].model), **group[0].shapes), group[0].dtype)
+    network = Network(changed(catalogue_configs()[group[0].model], group[0].shapes), group[0].dtype)
     return [{**asdict(case), **network.measure(case)} for case in group]
 
 

@@ -1,0 +1,89 @@
+"""Whose parameters the oracle asks for, and in what words the answers compare. Needs no PyTorch.
+
+Read by tools/oracle.py, which asks transformers, and by the tests, which build the same configs with the package.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from vlmmem.architectures import HOMES
+
+__all__ = ["VARIANTS", "catalogue_configs", "changed", "defaults", "digest"]
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = ROOT / "tools" / "oracle_variants.json"
+"""Configs that no published model has, to reach the branches of a builder that published ones leave out."""
+
+# How a family's config calls a shape of `Model`, where it is not the usual name; None: it has no such field.
+USUAL = {
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "sliding_window": "sliding_window",
+}
+NAMES: dict[str, dict[str, str | None]] = {
+    "gpt2": {
+        "layers": "n_layer",
+        "hidden_size": "n_embd",
+        "heads": "n_head",
+        "intermediate_size": "n_inner",
+        "kv_heads": None,
+        "head_dim": None,
+    },
+    "opt": {"intermediate_size": "ffn_dim", "kv_heads": None, "head_dim": None},
+}
+
+
+def catalogue_configs() -> dict[str, dict[str, Any]]:
+    """The config of every model of the catalogue by its id, as its file states it."""
+    files = sorted((ROOT / "vlmmem" / "catalog" / "models").glob("*.json"))
+    return {
+        entry["id"]: entry["config"]
+        for path in files
+        for entry in json.loads(path.read_text(encoding="utf-8"))["models"]
+    }
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """A config that says nothing, for every model_type that the package builds: the class's defaults decide."""
+    return {kind: {"model_type": kind} for kind in sorted(HOMES)}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """The configs of `VARIANTS`, by name."""
+    found: dict[str, dict[str, Any]] = json.loads(VARIANTS.read_text(encoding="utf-8"))
+    return found
+
+
+def changed(config: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+    """A decoder's config with other shapes, named as `Model` names them.
+
+    >>> changed({"model_type": "gpt2", "n_layer": 12}, {"layers": 2, "kv_heads": 4})
+    {'model_type': 'gpt2', 'n_layer': 2}
+    """
+    if "text_config" in config:
+        return {**config, "text_config": changed(config["text_config"], shapes)}
+    names = USUAL | NAMES.get(config["model_type"], {})
+    put = {names[shape]: value for shape, value in shapes.items() if names[shape] is not None}
+    if config["model_type"] == "opt" and "hidden_size" in shapes:
+        put["word_embed_proj_dim"] = shapes["hidden_size"]
+    return {**config, **put}  # type: ignore[dict-item]
+
+
+def digest(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """Parameters, number of tensors and a hash of their names and shapes: equal where every tensor is equal."""
+    found = sorted(tensors)
+    lines = "".join(f"{name} {'x'.join(map(str, shape))}\n" for name, shape in found)
+    return {
+        "parameters": sum(prod(shape) for _, shape in found),
+        "tensors": len(found),
+        "sha256": hashlib.sha256(lines.encode()).hexdigest(),
+    }
