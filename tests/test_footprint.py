@@ -1,17 +1,18 @@
 """estimate: the terms added up, what each says of itself, and what fits."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
 
-from vlmmem.catalog import find_format, find_gpu, find_model
+from vlmmem.architectures import build
+from vlmmem.catalog import find_format, find_gpu, find_model, model_facts
 from vlmmem.errors import InputError
-from vlmmem.footprint import Footprint, Term, estimate
+from vlmmem.footprint import Term, estimate
 from vlmmem.hardware import BASES
 from vlmmem.memory import forward_peak_bytes, runtime_bytes
-from vlmmem.model import Model
 from vlmmem.workload import Parallelism, Workload
 
 KINDS = ["weights", "kv_cache", "activations", "vision", "runtime", "total"]
@@ -51,7 +52,7 @@ def test_each_term_says_what_it_is() -> None:
     assert footprint.per_gpu["weights"] == 2 * 13_351_494_656
     assert footprint.terms[0].kind == "weights"
     assert footprint.terms[3].formula == (
-        "2 x 40 layers x 40 KV heads x 128 x 16 bits / 8 x 4,096 tokens x 1 sequences"
+        "819,200 B a token (40 layers: 40 KV heads x (128 + 128) x 16 bits / 8) x 4,096 tokens x 1 sequences"
     )
     assert [term.basis for term in footprint.terms] == ["derived"] * 6 + ["assumed"]
 
@@ -137,17 +138,17 @@ def test_a_window_is_noted() -> None:
     assert estimate("mistral-7b", Workload(4096)).notes == ()
 
 
-def test_where_no_closed_form_applies_the_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_closed_form_was_checked_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def outside(*_: object, **__: object) -> int:
         raise InputError("context: outside the domain")
 
+    peak = forward_peak_bytes("llama-2-13b", 8192, 10)
     monkeypatch.setattr(import_module("vlmmem.footprint"), "forward_peak_bytes", outside)
     footprint = estimate("llama-2-13b", Workload(8192, 10))
     term = next(term for term in footprint.terms if term.name == "activations")
-    assert term.bytes == round((26_031_728_640 + 67_108_864_000) / 10)
+    assert term.bytes == peak  # Llama's closed form, on a Llama
     assert term.basis == "assumed"
-    assert term.formula == ("1/10 x (weights + KV cache): no closed form applies (context: outside the domain)")
-    assert term.source.startswith("document footprint")
+    assert term.formula.endswith("by Llama's closed form, which was not checked for llama")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_as_many_stages_as_layers() -> None:
 
 def test_a_footprint_adds_its_terms() -> None:
     terms = (Term("weights:a", 1, "", "derived", ""), Term("weights:b", 2, "", "derived", ""))
-    footprint = Footprint("x", 3, terms)
+    footprint = replace(estimate("phi-2", Workload(1), Parallelism(pp=3)), terms=terms)
     assert footprint.per_gpu == dict.fromkeys(KINDS, 0) | {"weights": 3, "total": 3}
     assert footprint.total == 9
 
@@ -192,5 +193,20 @@ def test_counts_of_tokens_and_gpus() -> None:
 
 
 def test_a_model_of_ones_own() -> None:
-    model: Model = replace(find_model("llama-3.1-8b"), id="mine", kv_heads=1)
+    config = model_facts("llama-3.1-8b")["config"]
+    model = build({**config, "num_key_value_heads": 1})
     assert estimate(model, Workload(16)).per_gpu["kv_cache"] == 131_072 // 8 * 16
+
+
+def test_json_is_that_of_the_interface() -> None:
+    found = estimate("llava-1.5-13b", Workload(4096, 2), Parallelism(tp=2), "a100-80gb").json()
+    assert found["model"]["id"] == "llava-1.5-13b"
+    assert found["model"]["parameters"] == sum(found["model"]["parameters_by_part"].values()) == 13_351_494_656
+    assert found["model"]["basis"] == "config"
+    assert found["kv_bytes_per_token"] == {"below_window": 409_600, "beyond_window": 409_600}
+    assert found["state_bytes_per_sequence"] == 0
+    assert list(found["per_gpu"]) == KINDS
+    assert found["total"] == 2 * found["per_gpu"]["total"]
+    assert (found["engine"], found["gpu"], found["fits"]) == (None, "a100-80gb", True)
+    assert {tuple(term) for term in found["terms"]} == {("name", "bytes", "formula", "basis", "source")}
+    assert json.loads(json.dumps(found)) == found

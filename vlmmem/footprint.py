@@ -1,35 +1,40 @@
 """The terms of a model's memory added up: a footprint on GPUs under a workload."""
 
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_format, find_gpu, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
+from vlmmem.layers import LatentCache, Layer, StateCache
 from vlmmem.memory import (
-    cached_tokens,
+    cache_sizes,
     forward_peak_bytes,
-    kv_heads_per_rank,
+    kv_growth,
+    likely_peak_bytes,
     model_weights_bytes,
-    overhead_rule_bytes,
     runtime_allowance,
     runtime_bytes,
+    state_bytes_per_sequence,
 )
 from vlmmem.model import Model
-from vlmmem.parallelism import GpuShare, gpu_shares
+from vlmmem.parallelism import GpuShare, gpu_shares, stage_part
 from vlmmem.workload import Parallelism, Workload
 
-__all__ = ["OVERHEAD_RULE", "Footprint", "Term", "estimate"]
+if TYPE_CHECKING:
+    from vlmmem.images import ImageTokens
 
-OVERHEAD_RULE = Fraction(1, 10)
-"""Share of weights and KV cache for activations where no closed form applies: the top of the 5-10 % that
-document footprint prints ("Activations and Temporary Buffers")."""
+__all__ = ["Footprint", "Term", "estimate"]
 
 _SPLIT_SOURCE = "https://arxiv.org/abs/1909.08053"
 _KV_SOURCE = "https://arxiv.org/abs/2305.13245"
+_STATE_SOURCE = "https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/cache_utils.py"
+_CROSS_SOURCE = (
+    "https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/mllama/modeling_mllama.py"
+)
 _PEAK_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0"
-_RULE_SOURCE = "document footprint, Activations and Temporary Buffers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +62,29 @@ class Term:
 class Footprint:
     """What a model needs on each GPU and on all of them, in bytes.
 
-    `fits` compares one GPU's need with what the GPU has, and is None without a GPU. `notes` says what the
+    `weights` and `kv_dtype` name the number formats that were priced. `kv_bytes_per_token` is what one more token of
+    one sequence adds on one GPU, `below_window` and `beyond_window` of every sliding window;
+    `state_bytes_per_sequence` what a sequence holds there whatever its length. `image_tokens` are those of one
+    sequence. `fits` compares one GPU's need with what the GPU has, and is None without a GPU. `notes` say what the
     numbers leave out or take for granted.
     """
 
-    model: str
-    gpus: int
+    model: Model
+    workload: Workload
+    parallelism: Parallelism
+    weights: str
+    kv_dtype: str
     terms: tuple[Term, ...]
+    kv_bytes_per_token: dict[str, int]
+    state_bytes_per_sequence: int
+    image_tokens: int = 0
     gpu: Gpu | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that hold the model once."""
+        return self.parallelism.gpus
 
     @property
     def per_gpu(self) -> dict[str, int]:
@@ -85,6 +104,40 @@ class Footprint:
         """Whether one GPU's share is within the GPU's memory; None without a GPU."""
         return None if self.gpu is None else self.per_gpu["total"] <= self.gpu.memory_bytes
 
+    def json(self) -> dict[str, Any]:
+        """The same as a JSON object: sizes in bytes."""
+        model = self.model
+        return {
+            "model": {
+                "id": model.id or model.architecture,
+                "architecture": model.architecture,
+                "parameters": model.parameters,
+                "parameters_by_part": model.parameters_by_part,
+                "language_by_part": model.language_by_part,
+                "active_parameters": model.active_parameters,
+                "mtp": model.mtp_parameters,
+                "basis": model.basis,
+            },
+            "context": self.workload.context,
+            "batch": self.workload.batch,
+            "images": self.workload.images,
+            "image_size": None if self.workload.image_size is None else list(self.workload.image_size),
+            "weights": self.weights,
+            "kv_dtype": self.kv_dtype,
+            "tp": self.parallelism.tp,
+            "pp": self.parallelism.pp,
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+            "state_bytes_per_sequence": self.state_bytes_per_sequence,
+            "per_gpu": self.per_gpu,
+            "total": self.total,
+            "image_tokens": self.image_tokens,
+            "engine": None,
+            "gpu": None if self.gpu is None else self.gpu.id,
+            "fits": self.fits,
+            "terms": [asdict(term) for term in self.terms],
+            "notes": list(self.notes),
+        }
+
 
 def estimate(
     model: str | Model,
@@ -98,19 +151,19 @@ def estimate(
     """The memory of a model under a workload, term by term, as transformers would hold it.
 
     All sequences go through the model in one pass. Over several GPUs the terms are those of the fullest one, as
-    `gpu_shares` deals weights and KV cache out. Images count as tokens of the context; the vision tower's own
-    buffers are not in it.
+    `gpu_shares` deals weights and KV cache out. Image tokens count in the context.
 
     Args:
         model: a model or its name.
-        workload: sequences and their length.
+        workload: sequences, their length and their images.
         parallelism: GPUs that split layers (tp) or share them out (pp); one GPU without it.
         gpu: the GPU on which it should fit, or its name.
         weights: number format of the weights; None is that in which the model was published.
         kv_dtype: number format of the KV cache; None is the model's own.
 
     Raises:
-        InputError: a name is unknown, tp does not divide the heads or the MLP, or pp exceeds the layers.
+        InputError: a name is unknown, tp does not divide the heads or the MLP, pp exceeds the layers, or the images
+            have more tokens than the context.
 
     >>> footprint = estimate("llama-3.1-8b", Workload(context=8192), gpu="a100-40gb")
     >>> footprint.per_gpu["weights"], footprint.per_gpu["kv_cache"], footprint.fits
@@ -119,30 +172,60 @@ def estimate(
     model = find_model(model) if isinstance(model, str) else model
     parallelism = Parallelism() if parallelism is None else parallelism
     gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    number = find_format(weights or model.dtype) if not isinstance(weights, Format) else weights
-    cache = find_format(kv_dtype or model.dtype) if not isinstance(kv_dtype, Format) else kv_dtype
+    number = find_format(weights) if isinstance(weights, str) else weights
+    cache = kv_dtype if isinstance(kv_dtype, Format) else find_format(kv_dtype or default_kv_dtype(model))
     shares = gpu_shares(model, workload, parallelism, weights=number, kv_dtype=cache)
     fullest = max(shares, key=lambda share: share.total)
-    terms = (
-        *_weights(model, number, parallelism, fullest),
-        _kv_cache(model, workload, cache, parallelism, fullest),
-    )
-    held = sum(term.bytes for term in terms)
-    terms += (
-        _activations(model, workload, parallelism, (number, cache), held),
-        Term(
-            "vision",
-            0,
-            "no image beside the text: image tokens count in the context",
-            "derived",
-            _PEAK_SOURCE,
+    sight = _images(model, workload)
+    return Footprint(
+        model=model,
+        workload=workload,
+        parallelism=parallelism,
+        weights=stored_format(model) if number is None else number.id,
+        kv_dtype=cache.id,
+        terms=(
+            *_weights(model, number, parallelism, fullest),
+            *_kv_cache(model, workload, cache, parallelism, fullest),
+            _activations(model, workload, parallelism, number, cache),
+            *_vision(model, workload, sight),
+            _runtime(parallelism),
         ),
-        _runtime(parallelism),
+        kv_bytes_per_token=kv_growth(model, cache, parallelism.tp),
+        state_bytes_per_sequence=state_bytes_per_sequence(model, cache, parallelism.tp, workload.images),
+        image_tokens=0 if sight is None else workload.images * sight.tokens,
+        gpu=gpu,
+        notes=(*model.notes, *_notes(model, workload)),
     )
-    return Footprint(model.id, parallelism.gpus, terms, gpu, _notes(model, workload))
 
 
-def _weights(model: Model, number: Format, parallelism: Parallelism, share: GpuShare) -> tuple[Term, ...]:
+def default_kv_dtype(model: Model) -> str:
+    """The number format in which a model's cache is kept where nobody says: its own."""
+    return model.dtype
+
+
+def stored_format(model: Model) -> str:
+    """The number format in which a model was published, by name."""
+    return model.dtype
+
+
+def _images(model: Model, workload: Workload) -> "ImageTokens | None":
+    """The tokens of one image; None without images."""
+    if not workload.images or workload.image_size is None:
+        return None
+    from vlmmem.images import image_tokens
+
+    found = image_tokens(model, *workload.image_size)
+    needed = workload.images * found.tokens
+    if needed > workload.context:
+        raise InputError(
+            f"images: {workload.images} of {found.tokens:,} tokens each are more than the context of "
+            f"{workload.context:,}; a context of {needed:,} or more is needed"
+        )
+    return found
+
+
+def _weights(model: Model, number: Format | None, parallelism: Parallelism, share: GpuShare) -> tuple[Term, ...]:
+    number = find_format(model.dtype) if number is None else number
     source = number.sources[0].address if number.sources else ""
     bits = number.formula or str(number.bits)
     if parallelism.gpus > 1:
@@ -168,32 +251,76 @@ def _weights(model: Model, number: Format, parallelism: Parallelism, share: GpuS
     return tuple(terms)
 
 
-def _kv_cache(model: Model, workload: Workload, cache: Format, parallelism: Parallelism, share: GpuShare) -> Term:
-    heads = kv_heads_per_rank(model, parallelism.tp)
-    formula = (
-        f"2 x {share.layers} layers x {heads} KV heads x {model.head_dim} x {cache.bits} bits / 8"
-        f" x {cached_tokens(model, workload.context):,} tokens x {workload.batch:,} sequences"
+def _kv_cache(
+    model: Model, workload: Workload, cache: Format, parallelism: Parallelism, share: GpuShare
+) -> tuple[Term, ...]:
+    """One term for the layers that keep all tokens, one for each window, one for states and one for images."""
+    layers = stage_part(model, parallelism.pp, share.stage).layers
+    sizes = cache_sizes(model, cache, parallelism.tp, layers=layers)
+    batch, found = workload.batch, []
+    for limit, size in sizes.growing:
+        kept = workload.context if limit is None else min(workload.context, limit)
+        name = "full" if limit is None else f"window-{limit}"
+        window = "" if limit is None else f" (of a window of {limit:,})"
+        formula = f"{size:,} B a token ({_layers_told(layers, limit, cache, parallelism.tp)}) x {kept:,} tokens{window}"
+        formula += f" x {batch:,} sequences"
+        found.append((name, size * kept * batch, formula, _KV_SOURCE))
+    if sizes.state:
+        formula = f"{sizes.state:,} B of recurrent and convolution states x {batch:,} sequences"
+        found.append(("state", sizes.state * batch, formula, _STATE_SOURCE))
+    if sizes.image:
+        images = workload.images
+        formula = f"{sizes.image:,} B of cross-attention an image x {images} images x {batch:,} sequences"
+        found.append(("images", sizes.image * images * batch, formula, _CROSS_SOURCE))
+    single = len(found) == 1
+    return tuple(
+        Term("kv_cache" if single else f"kv_cache:{name}", size, formula, "derived", source)
+        for name, size, formula, source in found
     )
-    return Term("kv_cache", share.kv_cache, formula, "derived", _KV_SOURCE)
+
+
+def _layers_told(layers: Sequence[Layer], limit: int | None, cache: Format, tp: int) -> str:
+    """What the layers that keep so many tokens keep of one."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        for each in layer.caches:
+            if isinstance(each, StateCache) or each.limit != limit or getattr(each, "states", None) is not None:
+                continue
+            if isinstance(each, LatentCache):
+                text = f"{each.width} {each.what}"
+            else:
+                text = f"{max(1, each.heads // tp)} KV heads x ({each.key_dim} + {each.value_dim})"
+            counts[text] = counts.get(text, 0) + 1
+    return " + ".join(f"{count} layers: {text} x {cache.bits} bits / 8" for text, count in counts.items())
 
 
 def _activations(
-    model: Model, workload: Workload, parallelism: Parallelism, formats: tuple[Format, Format], held: int
+    model: Model, workload: Workload, parallelism: Parallelism, number: Format | None, cache: Format
 ) -> Term:
-    number = formats[0]
+    number = find_format(model.dtype) if number is None else number
     try:
         peak = forward_peak_bytes(model, workload.context, workload.batch)
-    except InputError as error:
-        size = overhead_rule_bytes(0, held, OVERHEAD_RULE)
-        formula = f"{OVERHEAD_RULE} x (weights + KV cache): no closed form applies ({error})"
-        return Term("activations", size, formula, "assumed", _RULE_SOURCE)
-    formula = "peak of one prefill of all tokens in transformers, over weights and KV cache"
-    if parallelism.gpus == 1 and all(each.id in ("bf16", "fp16") for each in formats):
-        return Term("activations", peak, formula, "derived", _PEAK_SOURCE)
-    formula += ", of one GPU in 16 bits; taken whole on each GPU"
-    if number.id == "fp32":
-        peak, formula = 2 * peak, f"2 x {formula}: 32 bits"
-    return Term("activations", peak, formula, "assumed", _PEAK_SOURCE)
+        formula, basis = "peak of one prefill of all tokens in transformers, over weights and KV cache", "derived"
+    except InputError:
+        peak = likely_peak_bytes(model, workload.context, workload.batch)
+        formula = (
+            f"peak of one prefill of all tokens by Llama's closed form, which was not checked for {model.architecture}"
+        )
+        basis = "assumed"
+    if parallelism.gpus > 1 or not all(each.id in ("bf16", "fp16") for each in (number, cache)):
+        formula, basis = f"{formula}, of one GPU in 16 bits; taken whole on each GPU", "assumed"
+        if number.id == "fp32":
+            peak, formula = 2 * peak, f"2 x {formula}: 32 bits"
+    return Term("activations", peak, formula, basis, _PEAK_SOURCE)
+
+
+def _vision(model: Model, workload: Workload, sight: "ImageTokens | None") -> tuple[Term, ...]:
+    if sight is None:
+        return (Term("vision", 0, "no image beside the text", "derived", _PEAK_SOURCE),)
+    images = workload.batch * workload.images
+    element = 4 if model.dtype == "fp32" else 2
+    formula = f"{images} images x {sight.pixel_values:,} elements x {element} B"
+    return (Term("vision:pixels", images * sight.pixel_values * element, formula, "derived", _PEAK_SOURCE),)
 
 
 def _runtime(parallelism: Parallelism) -> Term:
@@ -206,8 +333,16 @@ def _runtime(parallelism: Parallelism) -> Term:
 
 def _notes(model: Model, workload: Workload) -> tuple[str, ...]:
     notes = []
+    name = model.id or model.architecture
     if workload.context > model.max_positions:
-        notes.append(f"{workload.context:,} tokens are over the {model.max_positions:,} positions of {model.id}")
-    if model.sliding_window is not None and workload.context > model.sliding_window:
-        notes.append(f"each layer keeps {model.sliding_window:,} tokens (its sliding window); engines keep some more")
+        notes.append(f"{workload.context:,} tokens are over the {model.max_positions:,} positions of {name}")
+    limits = {
+        cache.limit for layer, _ in model.decoder.alike() for cache in layer.caches if not isinstance(cache, StateCache)
+    }
+    windows = sorted(limit for limit in limits if limit is not None and workload.context > limit)
+    if windows:
+        who = "each layer keeps" if None not in limits else "layers with a sliding window keep"
+        tokens = " or ".join(f"{window:,}" for window in windows)
+        own = "its sliding window" if None not in limits else "their own"
+        notes.append(f"{who} {tokens} tokens ({own}); engines keep some more")
     return tuple(notes)

@@ -17,16 +17,28 @@ def check_positive(field: str, value: object) -> None:
 class Workload:
     """`batch` sequences at once, each of `context` tokens, prompt and answer together.
 
+    Each sequence shows `images` images of `image_size` (width, height) pixels; their tokens count in the context.
+
     >>> Workload(context=8192, batch=10).tokens
     81920
     """
 
     context: int
     batch: int = 1
+    images: int = 0
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_positive("context", self.context)
         check_positive("batch", self.batch)
+        if type(self.images) is not int or self.images < 0:
+            raise InputError(f"images: {self.images!r} was given; an integer of 0 or more is needed")
+        if self.image_size is not None:
+            width, height = self.image_size
+            check_positive("image_size", width)
+            check_positive("image_size", height)
+        elif self.images:
+            raise InputError(f"images: {self.images} are given without image_size; (width, height) in pixels is needed")
 
     @property
     def tokens(self) -> int:

@@ -1,19 +1,197 @@
 """The commands over the sum: estimate."""
 
+import argparse
+import os
+import sys
 from typing import TYPE_CHECKING
 
+from vlmmem.cli.answers import columns, count, say
+
 if TYPE_CHECKING:
-    import argparse
+    from vlmmem.footprint import Footprint
+    from vlmmem.model import Model
+    from vlmmem.workload import Parallelism, Workload
 
 __all__ = ["COMMANDS"]
 
+CONTEXT = 4096
+"""Tokens of a sequence where nobody says, or the model's positions, whichever is less."""
 
-def _estimate_arguments(sub: "argparse.ArgumentParser") -> None:
-    sub.add_argument("model", metavar="MODEL")
+IMAGE_SIZE = (1024, 1024)
+"""Pixels of an image where nobody says."""
+
+_LONGEST_SIDE = 10**6
 
 
-def _estimate(options: "argparse.Namespace") -> int:
-    raise NotImplementedError
+def size(text: str) -> tuple[int, int]:
+    """Width and height of an image from an argument such as 1024x768."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and 0 < len(side) <= 7 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no size; WIDTHxHEIGHT in pixels is needed, such as 1024x768"
+        )
+    width, height = (int(side) for side in sides)
+    if not (1 <= width <= _LONGEST_SIDE and 1 <= height <= _LONGEST_SIDE):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no size; sides from 1 to {_LONGEST_SIDE:,} pixels are needed"
+        )
+    return width, height
+
+
+def _whole(text: str) -> int:
+    return 0 if text == "0" else count(text)
+
+
+def workload_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options that estimate and fit share."""
+    sub.add_argument(
+        "model",
+        metavar="MODEL",
+        help="catalogue name, config.json, model folder, .safetensors, .safetensors.index.json, .gguf, or hub id",
+    )
+    sub.add_argument(
+        "--context",
+        type=count,
+        metavar="TOKENS",
+        help=f"tokens of each sequence, those of its images among them ({CONTEXT:,}, or the model's limit)",
+    )
+    sub.add_argument("--batch", type=count, default=1, metavar="N", help="sequences at once (1)")
+    sub.add_argument("--images", type=_whole, default=0, metavar="N", help="images of each sequence (0)")
+    sub.add_argument(
+        "--image-size",
+        type=size,
+        metavar="WxH",
+        help=f"pixels of each image ({IMAGE_SIZE[0]}x{IMAGE_SIZE[1]})",
+    )
+    sub.add_argument("--weights", metavar="FORMAT", help="number format of the weights (the model's own)")
+    sub.add_argument("--kv-dtype", metavar="FORMAT", help="number format of the KV cache (the model's own)")
+    sub.add_argument("--tp", type=count, default=1, metavar="N", help="GPUs that split each layer (1)")
+    sub.add_argument("--pp", type=count, default=1, metavar="N", help="groups of GPUs that split the layers (1)")
+
+
+def asked(options: argparse.Namespace) -> "tuple[Model, Workload, Parallelism, list[str]]":
+    """The model and the workload that the options name, and the defaults that were used, in words."""
+    from vlmmem.readers import open_model
+    from vlmmem.workload import Parallelism, Workload
+
+    model = open_model(options.model)
+    defaults = []
+    image_size = options.image_size
+    if options.images and image_size is None:
+        image_size = IMAGE_SIZE
+        defaults.append(f"image size {image_size[0]}x{image_size[1]}")
+    context = options.context
+    if context is None:
+        context = min(CONTEXT, model.max_positions)
+        if options.images:
+            from vlmmem.images import image_tokens
+
+            context = max(context, options.images * image_tokens(model, *image_size).tokens)
+        defaults.append(f"context {context:,}")
+    for name, value in (("batch", options.batch), ("tp", options.tp), ("pp", options.pp)):
+        if value == 1:
+            defaults.append(f"{name} 1")
+    if not options.images:
+        defaults.append("images 0")
+    return (
+        model,
+        Workload(context, options.batch, options.images, image_size),
+        Parallelism(options.tp, options.pp),
+        defaults,
+    )
+
+
+def _estimate_arguments(sub: argparse.ArgumentParser) -> None:
+    workload_arguments(sub)
+    sub.add_argument("--gpu", metavar="GPU", help="the GPU on which it should fit; exit code 1 where it does not")
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from vlmmem.footprint import estimate
+
+    model, workload, parallelism, defaults = asked(options)
+    footprint = estimate(model, workload, parallelism, options.gpu, weights=options.weights, kv_dtype=options.kv_dtype)
+    if options.weights is None:
+        defaults.append(f"weights {footprint.weights}")
+    if options.kv_dtype is None:
+        defaults.append(f"KV cache {footprint.kv_dtype}")
+    if options.json:
+        say({**footprint.json(), "defaults": defaults})
+    else:
+        say(told(footprint, defaults))
+    return 1 if footprint.fits is False else 0
+
+
+def told(footprint: "Footprint", defaults: "list[str]") -> str:
+    """The footprint as a table: one line a term, with its share, its basis and its formula."""
+    from vlmmem.units import show_both
+
+    model, per_gpu = footprint.model, footprint.per_gpu
+    total = per_gpu["total"]
+    parts = ", ".join(f"{name} {number:,}" for name, number in model.parameters_by_part.items())
+    active = f"; {model.active_parameters:,} active for a token" if model.experts else ""
+    basis = {"header": "from the file's header", "config": "from the config", "nominal": "as its name says"}[
+        model.basis
+    ]
+    growth = footprint.kv_bytes_per_token
+    beyond = growth["beyond_window"]
+    a_token = f"{growth['below_window']:,} B"
+    if beyond != growth["below_window"]:
+        a_token += f", {beyond:,} B once every window is full"
+    facts = [
+        ("model", f"{model.name or model.id or model.architecture} ({model.architecture})"),
+        ("parameters", f"{model.parameters:,} ({basis}: {parts}{active})"),
+        ("workload", _workload(footprint)),
+        ("KV cache", f"{a_token} a token of one sequence, on one GPU"),
+    ]
+    if footprint.state_bytes_per_sequence:
+        facts.append(("states", f"{footprint.state_bytes_per_sequence:,} B a sequence, whatever its length"))
+    rows = [("term", "on one GPU", "share", "basis", "formula")]
+    rows += [
+        (term.name, show_both(term.bytes), f"{term.bytes / total:.1%}", term.basis, term.formula)
+        for term in footprint.terms
+    ]
+    rows.append(("total", show_both(total), "100.0%", "", ""))
+    lines = [columns(facts), "", columns(rows), ""]
+    if footprint.gpus > 1:
+        lines.append(f"{footprint.gpus} GPUs together: {show_both(footprint.total)}, each as full as the fullest")
+    if footprint.gpu is not None:
+        lines.append(_verdict(footprint))
+    lines += [f"note: {note}" for note in footprint.notes]
+    if defaults:
+        lines.append("defaults: " + ", ".join(defaults))
+    return "\n".join(lines)
+
+
+def _workload(footprint: "Footprint") -> str:
+    workload, many = footprint.workload, footprint.parallelism
+    text = f"{workload.batch:,} x {workload.context:,} tokens"
+    if workload.images and workload.image_size is not None:
+        width, height = workload.image_size
+        share = footprint.image_tokens / workload.context
+        text += (
+            f", in each {workload.images} x {width}x{height} pixels: {footprint.image_tokens:,} image tokens"
+            f" ({share:.1%} of the context)"
+        )
+    if many.gpus > 1:
+        text += f", tp {many.tp}, pp {many.pp}"
+    return text
+
+
+def _verdict(footprint: "Footprint") -> str:
+    from vlmmem.units import show_both
+
+    assert footprint.gpu is not None
+    left = footprint.gpu.memory_bytes - footprint.per_gpu["total"]
+    if footprint.fits:
+        text, colour = f"fits {footprint.gpu.name}: {show_both(left)} left", "32"
+    else:
+        text, colour = f"does not fit {footprint.gpu.name}: {show_both(-left)} too much", "31"
+    return f"\033[{colour}m{text}\033[0m" if _colourful() else text
+
+
+def _colourful() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 COMMANDS = {"estimate": (_estimate_arguments, _estimate)}
