@@ -30,9 +30,11 @@ __all__ = [
     "load_links",
     "load_models",
     "load_runtimes",
+    "load_stated_models",
     "model_facts",
     "models",
     "runtimes",
+    "stated_models",
 ]
 
 _HERE = Path(__file__).parent
@@ -203,6 +205,16 @@ def _model_ids() -> dict[str, str]:
 def _model_of(name: str) -> Model:
     path, entry = _model_entries()[name]
     return _built(entry, path, _model)
+
+
+def stated_models() -> tuple[tuple[dict[str, Any], Model], ...]:
+    """What the catalogue states of each model, and the model that it makes of it."""
+    return tuple((model_facts(model.id), model) for model in models())
+
+
+def load_stated_models(path: Path) -> tuple[tuple[dict[str, Any], Model], ...]:
+    """The same of one JSON file; InputError names file and entry."""
+    return tuple((entry.all(), _built(entry, path, _model)) for entry in read_entries(path, "models"))
 
 
 def model_facts(name: str) -> dict[str, Any]:

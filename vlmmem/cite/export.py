@@ -36,14 +36,14 @@ def published() -> dict[str, list[dict[str, Any]]]:
     """File name to content: the figures with their verdicts and grounds, and what the catalogue's entries come to."""
     models = [
         {
-            **catalog.model_facts(item.id),
+            **facts,
             "basis": item.basis,
             "parameters": item.parameters,
             "parameters_by_part": dict(item.parameters_by_part),
             "weights_bytes_bf16": weights_bytes(item.parameters),
             "kv_bytes_per_token_bf16": kv_bytes_per_token(item),
         }
-        for item in catalog.models()
+        for facts, item in catalog.stated_models()
     ]
     return {
         "figures.json": [item.json() for item in load().figures],
