@@ -119,7 +119,7 @@ def _leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_change_of_a_data_file_escapes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, load = DATA[kind]
     data = json.loads((PACKAGE / file).read_text(encoding="utf-8"))
-    room = kind.split("/")[0]
+    room = kind.split("/", maxsplit=1)[0]
     here = {entry["id"] for entry in data.get(room, ()) if isinstance(entry, dict)} if "/" in kind else None
     accepted = [entry for entry in committed(f"{room}.json") if here is None or entry["id"] in here]
     escaped, tried = [], 0
