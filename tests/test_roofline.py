@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.oracle_configs import catalogue_configs, changed
+from vlmmem.architectures import build
 from vlmmem.catalog import find_gpu, find_link, find_model, gpus, links, models
 from vlmmem.errors import InputError
 from vlmmem.memory import kv_cache_bytes, weights_bytes
@@ -31,7 +33,7 @@ CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracle" / "fl
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['model']}-{case['step']}-{case['context']}")
 def test_flops_are_what_pytorch_counts(case: dict[str, Any]) -> None:
-    model = replace(find_model(case["model"]), layers=case["layers"])
+    model = build(changed(catalogue_configs()[case["model"]], {"layers": case["layers"]}))
     context, batch = case["context"], case["batch"]
     if case["step"] == "decode":
         assert decode_step(model, context, batch).flops == case["flops"]
@@ -40,8 +42,9 @@ def test_flops_are_what_pytorch_counts(case: dict[str, Any]) -> None:
         assert done.flops == case["flops"]
 
 
-def test_every_model_is_counted() -> None:
-    assert {case["model"] for case in CASES} == {model.id for model in models()}
+def test_every_family_is_counted() -> None:
+    counted = {find_model(case["model"]).architecture for case in CASES}
+    assert counted == {"llama", "mistral", "qwen2", "llava", "llava_next", "opt", "gpt2", "phi"}
 
 
 # The FlashAttention repository's own benchmark (benchmarks/benchmark_flash_attention.py, function flops, forward):
@@ -99,7 +102,7 @@ def test_quantised_weights_keep_their_table_in_16_bits() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_pairs_by_hand(tokens: int, window: int) -> None:
-    model = replace(find_model("mistral-7b"), sliding_window=window)
+    model = build(changed(catalogue_configs()["mistral-7b"], {"sliding_window": window}))
     pairs = sum(min(at, window) for at in range(1, tokens + 1))
     per_pair = 4 * model.layers * model.heads * model.head_dim
     square = prefill(model, tokens, attention="square").flops - per_pair * tokens * tokens
