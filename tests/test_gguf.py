@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from vlmmem.architectures import build
 from vlmmem.catalog import find_model
 from vlmmem.errors import InputError
 from vlmmem.memory import checkpoint_bytes, gguf_weights_bytes
-from vlmmem.memory.gguf import MIXTURES
+from vlmmem.memory.gguf import MIXTURES, tensor_type
 from vlmmem.model import Model
 
 
@@ -15,9 +16,18 @@ from vlmmem.model import Model
 @pytest.mark.parametrize(
     ("mixture", "bits", "gib"),
     [
+        ("Q2_K_S", "2.9697", "2.78"),
+        ("Q2_K", "3.1593", "2.95"),
+        ("Q3_K_S", "3.6429", "3.41"),
+        ("Q3_K_L", "4.2979", "4.02"),
+        ("IQ4_XS", "4.4597", "4.17"),
+        ("IQ4_NL", "4.6818", "4.38"),
         ("Q4_K_S", "4.6672", "4.36"),
         ("Q4_K_M", "4.8944", "4.58"),
+        ("Q5_K_S", "5.5704", "5.21"),
         ("Q5_K_M", "5.7036", "5.33"),
+        ("Q6_K", "6.5633", "6.14"),
+        ("Q8_0", "8.5008", "7.95"),
     ],
 )
 def test_bits_a_weight_as_llama_cpp_prints_them(mixture: str, bits: str, gib: str) -> None:
@@ -43,12 +53,12 @@ def test_published_files(name: str, mixture: str, gb: str) -> None:
 
 
 def small(**changes: object) -> Model:
-    shape: dict[str, object] = {
-        "id": "small", "name": "Small", "hub_id": None, "aliases": (), "architecture": "llama", "layers": 16,
-        "hidden_size": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "intermediate_size": 512, "vocab_size": 1024,
-        "max_positions": 128, "tied_embeddings": False, "activation": "silu", "nominal_parameters": 1, "dtype": "fp16",
+    config: dict[str, object] = {
+        "model_type": "llama", "num_hidden_layers": 16, "hidden_size": 256, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "head_dim": 64, "intermediate_size": 512, "vocab_size": 1024,
+        "max_position_embeddings": 128, "tie_word_embeddings": False, "dtype": "float16",
     }  # fmt: skip
-    return Model(**{**shape, **changes})  # type: ignore[arg-type]
+    return replace(build({**config, **changes}), id="small")
 
 
 BLOCK = {"q4_k": 144, "q5_k": 176, "q6_k": 210}
@@ -67,22 +77,44 @@ def test_every_tensor_counted_by_hand() -> None:
     }
 
 
+def chosen(mixture: str, name: str, layers: int, better: str, **changes: object) -> list[int]:
+    """The layers of a model in which a matrix has a better format."""
+    model = small(num_hidden_layers=layers, **changes)
+    tensor = next(tensor for tensor in model.decoder.layers[0].tensors if name in tensor.name)
+    return [layer for layer in range(layers) if tensor_type(model, mixture, tensor, layer) == better]
+
+
 def test_the_layers_that_get_more_bits() -> None:
-    spread, first = MIXTURES["q4_k_m"], MIXTURES["q4_k_s"]
-    chosen = [layer for layer in range(32) if spread.layer_format("down", layer, 32) == "q6_k"]
-    assert chosen == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]
-    assert [layer for layer in range(64) if first.layer_format("value", layer, 64) == "q5_k"] == [0, 1, 2, 3]
-    assert [layer for layer in range(64) if first.layer_format("down", layer, 64) == "q5_k"] == list(range(8))
-    assert {spread.layer_format("query", layer, 32) for layer in range(32)} == {"q4_k"}
+    spread = [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]
+    assert chosen("q4_k_m", "down_proj", 32, "Q6_K") == spread
+    assert chosen("q5_k_m", "v_proj", 32, "Q6_K") == spread
+    assert chosen("q4_k_s", "v_proj", 64, "Q5_K") == [0, 1, 2, 3]
+    assert chosen("q4_k_s", "down_proj", 64, "Q5_K") == list(range(8))
+    assert chosen("q4_k_m", "q_proj", 32, "Q4_K") == list(range(32))
+    assert chosen("q3_k_m", "v_proj", 32, "Q5_K") == [0, 1]
+    assert chosen("q3_k_m", "v_proj", 32, "Q4_K") == list(range(2, 32))
+    assert chosen("q3_k_m", "down_proj", 32, "Q5_K") == [0, 1]
+    assert chosen("q3_k_m", "down_proj", 32, "Q4_K") == list(range(2, 32))
+    assert chosen("q3_k_m", "o_proj", 32, "Q4_K") == list(range(32))
+    assert chosen("q2_k_s", "down_proj", 32, "Q4_K") == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("mixture", "shared", "own"), [("q2_k", "Q4_K", "Q3_K"), ("iq4_xs", "Q5_K", "IQ4_XS")])
+def test_a_step_that_is_for_shared_values_only(mixture: str, shared: str, own: str) -> None:
+    every = list(range(16))
+    assert chosen(mixture, "v_proj", 16, shared, num_key_value_heads=1) == every
+    assert chosen(mixture, "v_proj", 16, own, num_key_value_heads=2) == every
 
 
 def test_a_tied_embedding_is_the_head_and_counted_once() -> None:
-    tied, untied = (gguf_weights_bytes(small(tied_embeddings=tie), "q5_k_m")["language"] for tie in (True, False))
+    tied, untied = (gguf_weights_bytes(small(tie_word_embeddings=tie), "q5_k_m")["language"] for tie in (True, False))
     assert untied - tied == 1024 * 256 // 256 * BLOCK["q5_k"]
 
 
 def test_a_value_matrix_that_eight_heads_share() -> None:
-    shared, own = (gguf_weights_bytes(small(layers=80, kv_heads=kv), "q4_k_m")["language"] for kv in (1, 4))
+    shared, own = (
+        gguf_weights_bytes(small(num_hidden_layers=80, num_key_value_heads=kv), "q4_k_m")["language"] for kv in (1, 4)
+    )
     # 80 layers: 10 + 10 + 20 have 6 bits, the 40 others 5 where heads share them, 4 where none do.
     value = 256 * 64 // 256
     keys = 80 * value * BLOCK["q4_k"]
@@ -92,28 +124,47 @@ def test_a_value_matrix_that_eight_heads_share() -> None:
 
 
 def test_the_step_up_is_for_80_layers_and_4_bits_only() -> None:
-    value = 256 * 64 // 256
-    for layers, mixture, better, base in ((72, "q4_k_m", "q6_k", "q4_k"), (80, "q5_k_m", "q6_k", "q5_k")):
-        shared, own = (gguf_weights_bytes(small(layers=layers, kv_heads=kv), mixture)["language"] for kv in (1, 4))
-        many = sum(MIXTURES[mixture].layer_format("value", layer, layers) == better for layer in range(layers))
-        values = value * (many * BLOCK[better] + (layers - many) * BLOCK[base])
-        assert own - shared == 3 * (values + layers * value * BLOCK[base])
+    assert chosen("q4_k_m", "v_proj", 80, "Q4_K", num_key_value_heads=1) == []
+    assert chosen("q3_k_s", "v_proj", 80, "Q5_K", num_key_value_heads=1) == list(range(80))
+    assert chosen("q3_k_s", "k_proj", 80, "Q5_K", num_key_value_heads=1) == []
+    assert chosen("q4_k_m", "v_proj", 80, "Q5_K") == []
+    assert chosen("q4_k_m", "v_proj", 72, "Q5_K", num_key_value_heads=1) == []
+    assert chosen("q6_k", "v_proj", 80, "Q6_K", num_key_value_heads=1) == list(range(80))
 
 
 def test_rows_that_are_no_multiple_of_a_block() -> None:
-    size = gguf_weights_bytes(small(intermediate_size=544, layers=8), "q4_k_m")["language"]
-    even = gguf_weights_bytes(small(intermediate_size=512, layers=8), "q4_k_m")["language"]
+    size = gguf_weights_bytes(small(intermediate_size=544, num_hidden_layers=8), "q4_k_m")["language"]
+    even = gguf_weights_bytes(small(intermediate_size=512, num_hidden_layers=8), "q4_k_m")["language"]
     # Down: 3 of 8 layers (0, 3, 6) and the last have more bits. Q4_K becomes Q5_0 (22 B of 32), Q6_K Q8_0 (34 B).
-    more = sum(MIXTURES["q4_k_m"].layer_format("down", layer, 8) == "q6_k" for layer in range(8))
+    more = len(chosen("q4_k_m", "down_proj", 8, "Q6_K"))
     down = 256 * 544 // 32 * (more * 34 + (8 - more) * 22) - 256 * 512 // 256 * (
         more * BLOCK["q6_k"] + (8 - more) * BLOCK["q4_k"]
     )
     assert size - even == down + 8 * 2 * (256 * 32 // 256) * BLOCK["q4_k"]
 
 
+def test_rows_that_no_block_divides_stay_in_16_bits() -> None:
+    assert chosen("q4_k_m", "down_proj", 8, "F16", intermediate_size=520) == list(range(8))
+    assert chosen("q8_0", "down_proj", 8, "F16", intermediate_size=520) == list(range(8))
+    assert chosen("q8_0", "down_proj", 8, "Q8_0", intermediate_size=544) == list(range(8))
+
+
+def test_embedding_and_head() -> None:
+    def ends(mixture: str, **changes: object) -> list[str]:
+        model = small(**changes)
+        return [tensor_type(model, mixture, tensor) for tensor in model.decoder.tensors]
+
+    assert ends("q4_k_m") == ["Q4_K", "F32", "Q6_K"]
+    assert ends("q4_0") == ["Q4_0", "F32", "Q6_K"]
+    assert ends("q8_0") == ["Q8_0", "F32", "Q8_0"]
+    assert ends("q5_k_m", tie_word_embeddings=True) == ["Q6_K", "F32"]
+    # rows of 288 weights: no multiple of 256, one of 32
+    assert ends("q4_k_m", hidden_size=288) == ["Q5_0", "F32", "Q8_0"]
+
+
 def test_biases_and_norms_stay_in_32_bits() -> None:
     with_biases, without = (
-        gguf_weights_bytes(small(architecture=kind), "q4_k_m")["language"] for kind in ("qwen2", "llama")
+        gguf_weights_bytes(small(model_type=kind), "q4_k_m")["language"] for kind in ("qwen2", "llama")
     )
     assert with_biases - without == 4 * 16 * 3 * 256
 
@@ -135,7 +186,7 @@ def test_families_whose_rule_is_the_same(name: str) -> None:
 def test_what_is_not_known_is_told() -> None:
     with pytest.raises(InputError) as caught:
         gguf_weights_bytes("llama-3.1-8b", "q4_k")
-    assert str(caught.value) == "gguf: mixture 'q4_k' is not known; one of q4_k_s, q4_k_m, q5_k_m is needed"
+    assert str(caught.value) == f"gguf: mixture 'q4_k' is not known; one of {', '.join(MIXTURES)} is needed"
     with pytest.raises(
         InputError, match=r"^opt-30b: the decoder is of the family 'opt'; the rule is checked for llama, "
     ):

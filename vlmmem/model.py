@@ -7,9 +7,13 @@ device (tests/oracle/parameters.json).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vlmmem.errors import InputError
 from vlmmem.layers import KeyValueCache, LatentCache, Part, StateCache, Tensor
+
+if TYPE_CHECKING:
+    from vlmmem.quantization import Quantization
 
 __all__ = ["BASES", "Linear", "Model", "Source", "VisionTower"]
 
@@ -102,7 +106,7 @@ class Model:
     experts: int = 0
     active_experts: int = 0
     mtp_parameters: int = 0
-    quantization: object = None
+    quantization: "Quantization | None" = None
     basis: str = "config"
     id: str = ""
     name: str = ""

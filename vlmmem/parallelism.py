@@ -17,8 +17,9 @@ from math import ceil
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
-from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
-from vlmmem.memory import kv_cache_bytes, kv_heads_per_rank, weights_bytes
+from vlmmem.layers import Part
+from vlmmem.memory import kv_cache_bytes, kv_heads_per_rank
+from vlmmem.memory.weights import part_bits, tensor_bits
 from vlmmem.model import Model
 from vlmmem.units import exact
 from vlmmem.workload import Parallelism, Workload, check_positive
@@ -105,15 +106,16 @@ def gpu_shares(
 ) -> tuple[GpuShare, ...]:
     """Weights and KV cache of one GPU of each pipeline stage, exactly.
 
-    Rows of the vocabulary that do not divide are rounded up. A vision tower and its projector stand on the first stage,
-    divided by the tensor-parallel group. Activations and the runtime's own memory are not in it.
+    Rows of the vocabulary that do not divide are rounded up. Scales and zeros of quantised weights are cut with their
+    tensor. A vision tower and its projector stand on the first stage, cut as their tensors say. Activations and the
+    runtime's own memory are not in it.
 
     Args:
         model: a model or its name.
         workload: sequences and their length, over all replicas.
         parallelism: GPUs that split layers (tp) or share them out (pp); one GPU without it.
         replicas: copies of the model that share the sequences (data parallelism); the fullest one is shown.
-        weights: number format of the weights; None is that in which the model was published.
+        weights: number format of the weights; None is the form in which the model was published.
         kv_dtype: number format of the KV cache; None is the model's own.
 
     Raises:
@@ -128,7 +130,7 @@ def gpu_shares(
     """
     model = find_model(model) if isinstance(model, str) else model
     parallelism = Parallelism() if parallelism is None else parallelism
-    number = weights if isinstance(weights, Format) else find_format(weights or model.dtype)
+    number = find_format(weights) if isinstance(weights, str) else weights
     cache = kv_dtype if isinstance(kv_dtype, Format) else find_format(kv_dtype or model.dtype)
     check_positive("replicas", replicas)
     fault = _fault(model, parallelism.tp)
@@ -292,31 +294,21 @@ def _divided_widths(model: Model) -> list[tuple[int, str]]:
     return sorted(widths.items())
 
 
-def _stage_weights(model: Model, number: Format, parallelism: Parallelism, stage: int) -> int:
+def _stage_weights(model: Model, number: Format | None, parallelism: Parallelism, stage: int) -> int:
     tp = parallelism.tp
-    native = find_format(model.dtype)
     first, last = stage == 0, stage == parallelism.pp - 1
-    matrices = rows = rest = 0
-    for layer, count in stage_part(model, parallelism.pp, stage).alike():
-        for tensor in layer.tensors:
-            held = count * local_parameters(tensor, layer, tp)
-            if tensor.kind in ("linear", "expert"):
-                matrices += held
-                rows += held // (-(-tensor.inputs // tp) if tensor.cut == "inputs" else tensor.inputs)
-            else:
-                rest += held
+    sizes = stage_layers(model, parallelism.pp)
+    start = sum(sizes[:stage])
+    bits = part_bits(model, model.decoder, number, tp, layers=range(start, start + sizes[stage]), outside=False)
     for tensor in model.decoder.tensors:
         at_end = tensor.kind in ("head", "norm", "bias")
         # A tied head is the embedding itself, and a copy of it where the two stand on different GPUs.
         copied = tensor.kind == "embedding" and model.tied_embeddings and last
         if copied or (last if at_end else first):
-            rest += local_parameters(tensor, None, tp)
-    sight = sum(-(-count // tp) for part, count in model.parameters_by_part.items() if part != "language")
-    if not first:
-        sight = 0
-    if number.scope == "all":
-        return weights_bytes(matrices + rest, number) + weights_bytes(sight, number)
-    return ceil((matrices * number.bits + rows * number.row_bits) / 8) + weights_bytes(rest + sight, native)
+            bits += tensor_bits(model, tensor.name, tensor, number, tp)
+    if first:
+        bits += sum(part_bits(model, part, number, tp) for part in model.parts if part is not model.decoder)
+    return ceil(bits / 8)
 
 
 def stage_part(model: Model, pp: int, stage: int) -> Part:
@@ -324,17 +316,3 @@ def stage_part(model: Model, pp: int, stage: int) -> Part:
     sizes = stage_layers(model, pp)
     start = sum(sizes[:stage])
     return Part("language", (), model.decoder.stack, model.decoder.layers[start : start + sizes[stage]])
-
-
-def local_parameters(tensor: Tensor, layer: Layer | None, tp: int) -> int:
-    """Elements of a tensor that one GPU of a tensor-parallel group holds; what does not divide is rounded up."""
-    if tp == 1 or tensor.cut == "whole":
-        return tensor.parameters
-    if tensor.cut in ("kv", "qkv") and layer is not None:
-        heads = next((cache.heads for cache in layer.caches if isinstance(cache, KeyValueCache)), 1)
-        keys = (tensor.outputs - tensor.query_rows) * max(1, -(-heads // tp)) // heads
-        return (-(-tensor.query_rows // tp) + keys) * tensor.parameters // tensor.outputs
-    along = (
-        tensor.inputs if tensor.cut == "inputs" else tensor.shape[0] if tensor.cut == "vocabulary" else tensor.outputs
-    )
-    return -(-along // tp) * (tensor.parameters // along)

@@ -4,6 +4,7 @@ A builder takes `Fields` and the prefix of its tensors' names, and returns a `Mo
 shapes of the class in transformers 5.23.0. A vision-language builder calls that of its text model and adds its tower.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,34 +19,74 @@ if TYPE_CHECKING:
 __all__ = ["HOMES", "build", "build_text"]
 
 HOMES: dict[str, str] = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "llama",
-    "qwen3": "llama",
-    "gpt2": "learned_positions",
-    "opt": "learned_positions",
-    "phi": "llama",
+    "apertus": "plain_mlp",
+    "arcee": "plain_mlp",
     "aya_vision": "llava",
+    "bitnet": "llama",
+    "cohere": "parallel",
+    "cohere2": "parallel",
+    "cwm": "llama",
     "deepseek_vl": "llava",
+    "ernie4_5": "llama",
+    "exaone4": "olmo",
+    "gemma": "gemma",
+    "gemma2": "gemma",
     "gemma3": "llava",
+    "gemma3_text": "gemma",
+    "gemma4": "gemma4_vl",
+    "glm4v": "glm_vl",
+    "glm4v_moe": "glm_vl",
+    "glm4v_text": "glm_vl",
+    "gpt2": "learned_positions",
+    "granite": "llama",
+    "granite_swa": "llama",
+    "helium": "llama",
+    "hunyuan_v1_dense": "llama",
+    "hyperclovax": "llama",
     "idefics2": "idefics",
     "idefics3": "idefics",
+    "internlm3": "llama",
     "internvl": "llava",
+    "iquestcoder": "llama",
+    "jais2": "plain_mlp",
+    "kimi_k25": "kimi_vl",
+    "kimi_vl": "kimi_vl",
+    "llama": "llama",
+    "llama4": "llama4_vl",
     "llava": "llava",
     "llava_next": "llava",
     "llava_onevision": "llava",
+    "minicpm3": "latent_dense",
+    "ministral": "llama",
+    "ministral3": "llama",
+    "mistral": "llama",
     "mistral3": "llava",
     "mllama": "mllama",
     "mllama_text_model": "mllama",
+    "nanochat": "plain_mlp",
+    "nemotron": "plain_mlp",
+    "olmo": "olmo",
+    "olmo2": "olmo",
+    "olmo3": "olmo",
+    "opt": "learned_positions",
     "paligemma": "llava",
+    "phi": "llama",
+    "qwen2": "llama",
     "qwen2_5_vl": "qwen_vl",
     "qwen2_vl": "qwen_vl",
+    "qwen3": "llama",
     "qwen3_5": "qwen_vl",
     "qwen3_5_moe": "qwen_vl",
     "qwen3_vl": "qwen_vl",
     "qwen3_vl_moe": "qwen_vl",
+    "seed_oss": "llama",
+    "smollm3": "llama",
     "smolvlm": "idefics",
+    "stablelm": "parallel",
+    "starcoder2": "plain_mlp",
+    "vaultgemma": "gemma",
     "vipllava": "llava",
+    "youtu": "latent_dense",
 }
 """Each model_type and the module that builds it."""
 
@@ -70,7 +111,8 @@ def build(config: object, where: str = "config", hf_quant_config: object = None)
         hf_quant_config: the object in the hf_quant_config.json beside it, where ModelOpt wrote one.
 
     Raises:
-        InputError: its architecture is not known here, or a field is missing, wrong or contradicts another.
+        InputError: its architecture is not known here, or a field is missing, wrong or contradicts another, also in
+            what it says of quantised weights.
 
     >>> model = build({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
     ...                "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
@@ -79,7 +121,19 @@ def build(config: object, where: str = "config", hf_quant_config: object = None)
     (8030261248, 'config')
     """
     fields = Fields(config, where)
-    return _builder(fields.text("model_type"), where)(fields)
+    model = _builder(fields.text("model_type"), where)(fields)
+    if hf_quant_config is None and not _quantised(fields):
+        return model
+    from vlmmem.quantization import read_quantization
+
+    return replace(model, quantization=read_quantization(fields, hf_quant_config))
+
+
+def _quantised(fields: Fields) -> bool:
+    """Whether a config says anything of quantised weights."""
+    text = fields.raw("text_config")
+    inner = text if isinstance(text, dict) else {}
+    return any(name in fields or inner.get(name) is not None for name in ("quantization_config", "compression_config"))
 
 
 def build_text(fields: Fields, prefix: str, default: str = "") -> "Model":
