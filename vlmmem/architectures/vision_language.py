@@ -60,7 +60,17 @@ def text_of(
     dtype = fields.first("dtype", "torch_dtype")
     if dtype in fields:
         values["dtype"] = fields.raw(dtype)
-    return build_text(text.changed(**values, **tied_of(fields, tied, by)), prefix, default)
+    model = build_text(text.changed(**values, **tied_of(fields, tied, by)), prefix, default)
+    if not model.tied_embeddings or "tie_word_embeddings" in fields:
+        return model
+    if build_text(text.changed(**values), prefix, default).tied_embeddings:
+        return model
+    more = model.vocab_size * model.hidden_size
+    note = (
+        "the config does not say whether the head is tied to the embedding, and its class in transformers ties it; "
+        f"a checkpoint with a head of its own holds {more:,} parameters more"
+    )
+    return replace(model, notes=(*model.notes, note))
 
 
 def projector(*tensors: Iterable[Tensor]) -> Part:
