@@ -26,7 +26,6 @@ class Place(NamedTuple):
 _LAYER = re.compile(
     r"(?P<stack>(?:.*?\.)??(?:layers|h|blocks|blk|block|resblocks|layer))\.(?P<layer>\d{1,5})\.(?P<name>.+)"
 )
-_EXPERT = re.compile(r"(?<![^.])experts\.\d+\.")
 
 # Each table is read from the top; the words of a row are regular expressions of which one has to fit.
 _PARTS = {
@@ -65,24 +64,29 @@ _RULES = {
         ssm_beta_alpha  ssm_ba  linear_fc1  fc_in""",
     ("linear", "inputs"): r"""
         o_proj  out_proj  dense  fc2  c_proj  down_proj  dense_4h_to_h  wo  w2  attn_out(?:put)?  down  linear_fc2
-        ffn_down(?:_shexp)?  ssm_out  fc_out""",
+        ffn_down(?:_shexp)?  ssm_out  fc_out  attn\.proj""",
 }
 _PART = tuple((part, re.compile("|".join(words.split()))) for part, words in _PARTS.items())
 _RULE = tuple(
     (kind, cut, re.compile(rf"(?:.*\.)?(?:{'|'.join(words.split())})")) for (kind, cut), words in _RULES.items()
 )
 
-_STORAGE = re.compile(
-    r"(?:\.weight)?\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)|"
-    r"\.(?:qzeros|scales|scales_and_zeros|biases|g_idx|SCB|weight_format|weight_shape|weight_g_idx|weight_zero_point)|"
-    r"[._](?:weight_scale|weight_scale_inv|weight_scale_2|weight_global_scale|input_scale|input_global_scale|"
-    r"input_amax|output_scale|scale_inv|k_scale|v_scale|q_scale|kv_scale|prob_scale|activation_scale|act_scale|scales)"
-)
-_WEIGHT = re.compile(r"\.(?:weight|qweight|weight_packed|tensor_data)|_blocks")
+_STORAGE = (
+    # bitsandbytes
+    ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map",
+    ".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4", ".SCB", ".weight_format",
+    # GPTQ, AWQ, MLX, mxfp4
+    ".qzeros", ".scales", ".biases", ".g_idx", "_scales",
+    # compressed-tensors, ModelOpt, fp8
+    ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_global_scale", ".weight_shape", ".weight_g_idx",
+    ".weight_zero_point", ".input_scale", ".input_global_scale", ".input_zero_point", ".output_scale", ".scale",
+    "_weight_scale", "_weight_scale_inv", "_weight_scale_2", "_scale_inv", "_input_scale", ".pre_quant_scale",
+    ".activation_scale", ".input_amax", "_blocks_scale",
+)  # fmt: skip
 _BUFFER = re.compile(
-    r"(?:.*\.)?(?:inv_freq|original_inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|num_batches_tracked|"
-    r"rope_freqs|rope_factors_(?:long|short)|e_score_correction_bias|exp_probs_b(?:\.bias)?|expert_bias|rope_freqs\.weight|"
-    r"rope_factors_(?:long|short)\.weight|embed_positions\._float_tensor|std_bias|std_scale)"
+    r"(?:.*\.)?(?:inv_freq|original_inv_freq|position_ids|masked_bias|attn\.bias|num_batches_tracked|"
+    r"rope_freqs(?:\.weight)?|rope_factors_(?:long|short)(?:\.weight)?|e_score_correction_bias|exp_probs_b(?:\.bias)?|"
+    r"[kqv]_scale|kv_scale|prob_output_scale|prob_scale|std_(?:bias|scale))"
 )
 
 
@@ -92,10 +96,9 @@ def storage_suffix(name: str) -> str:
     >>> storage_suffix("model.layers.0.mlp.up_proj.scales"), storage_suffix("model.layers.0.mlp.up_proj.weight")
     ('.scales', '')
     """
-    for found in _STORAGE.finditer(name):
-        if found.end() == len(name):
-            return found[0]
-    return ""
+    if not name.endswith(_STORAGE):
+        return ""
+    return max((end for end in _STORAGE if name.endswith(end)), key=len)
 
 
 @lru_cache(maxsize=4096)
@@ -130,8 +133,12 @@ def place(name: str) -> Place:
     part = next((part for part, rule in _PART if rule.search(name)), "language")
     found = _LAYER.fullmatch(name)
     if found is None:
-        return Place(part, "", None, name, *_kind(name, True))
+        kind, cut = _kind(name, True)
+        return Place(part, "", None, name, kind, "whole" if part == "projector" else cut)
     kind, cut = _kind(found["name"], False)
-    # Towers have as many KV heads as heads: keys and values are cut like queries.
-    cut = "outputs" if cut == "kv" and part != "language" else cut
+    if part == "projector":
+        cut = "whole"
+    elif part != "language" and cut in ("kv", "qkv"):
+        # Towers have as many KV heads as heads: keys and values are cut like queries.
+        cut = "outputs"
     return Place(part, found["stack"], int(found["layer"]), found["name"], kind, cut)

@@ -5,7 +5,8 @@ of the library's own reader: safetensors 0.8.0, safetensors/src/tensor.rs (`read
 `Dtype`). Only the header is read, whatever the size of the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vlmmem.errors import InputError
 from vlmmem.readers.stored import Header, StoredTensor, is_file, open_file, shown
 from vlmmem.strict_json import parse_json
 
-__all__ = ["DTYPE_BITS", "read_header", "read_index"]
+__all__ = ["DTYPE_BITS", "check_header", "join", "read_header", "read_index"]
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -54,6 +55,22 @@ def read_header(path: Path) -> Header:
             raise InputError(f"{where}: the header is {length:,} bytes long; at most {MOST_HEADER:,} are needed")
         raw = stream.read(length)
     root = parse_json(raw, where, MOST_VALUES)
+    header = check_header(root, path)
+    if header.total_bytes != size - 8 - length:
+        raise InputError(
+            f"{where}: {size - 8 - length:,} bytes stand after the header where its tensors take"
+            f" {header.total_bytes:,}; a whole .safetensors file is needed"
+        )
+    return header
+
+
+def check_header(root: object, path: Path) -> Header:
+    """The header that `root` is, once its tensors were found to agree with their bytes and to leave no gaps.
+
+    Raises:
+        InputError: it is none; see `read_header`.
+    """
+    where = shown(path)
     if not isinstance(root, dict):
         raise InputError(f"{where}: the header is no object; a safetensors header is needed")
     metadata = _metadata(root.pop("__metadata__", None), where)
@@ -64,11 +81,6 @@ def read_header(path: Path) -> Header:
             fault = "overlaps the tensor before it" if offsets[0] < end else "leaves a gap before it"
             raise InputError(f"{where}: the data of {shown(tensor.name)} {fault}; data without gaps are needed")
         end = offsets[1]
-    if end != size - 8 - length:
-        raise InputError(
-            f"{where}: {size - 8 - length:,} bytes stand after the header where its tensors take {end:,};"
-            " a whole .safetensors file is needed"
-        )
     return Header("safetensors", tuple(tensor for _, tensor in found), (path,), metadata, end)
 
 
@@ -147,25 +159,30 @@ def read_index(path: Path) -> Header:
             )
         note = f"{len(missing)} of {len(shards)} shards are not beside the index: its total of bytes is used"
         return Header("index", (), (path,), stated, total, names=tuple(weights), notes=(note,))
-    return _joined(path, [read_header(shard) for shard in shards], weights, stated)
+    whole = join([read_header(shard) for shard in shards])
+    held = {tensor.name for tensor in whole.tensors}
+    for name in weights:
+        if name not in held:
+            raise InputError(
+                f"{where}: {shown(name)} is not in its shard {shown(weights[name])}; whole shards are needed"
+            )
+    return replace(whole, files=(path, *whole.files), metadata={**stated, **whole.metadata})
 
 
 def _texts(weights: Mapping[str, object]) -> bool:
     return all(isinstance(value, str) for value in weights.values())
 
 
-def _joined(path: Path, shards: list[Header], weights: Mapping[str, object], stated: dict[str, object]) -> Header:
+def join(shards: Sequence[Header]) -> Header:
+    """The headers of all shards as one.
+
+    Raises:
+        InputError: a tensor stands in two of them.
+    """
     tensors = tuple(tensor for shard in shards for tensor in shard.tensors)
-    names = {tensor.name for tensor in tensors}
-    if len(names) < len(tensors):
+    if len({tensor.name for tensor in tensors}) < len(tensors):
         seen: set[str] = set()
         twice = next(t.name for t in tensors if t.name in seen or seen.add(t.name))  # type: ignore[func-returns-value]
-        raise InputError(f"{shown(path)}: {shown(twice)} stands in two shards; once is right")
-    for name in weights:
-        if name not in names:
-            raise InputError(
-                f"{shown(path)}: {shown(name)} is not in its shard {shown(weights[name])}; whole shards are needed"
-            )
-    files = (path, *(file for shard in shards for file in shard.files))
-    total = sum(shard.total_bytes for shard in shards)
-    return Header("safetensors", tensors, files, {**stated, **shards[0].metadata}, total)
+        raise InputError(f"{shards[0].where}: {shown(twice)} stands in two shards; once is right")
+    files = tuple(file for shard in shards for file in shard.files)
+    return Header("safetensors", tensors, files, shards[0].metadata, sum(shard.total_bytes for shard in shards))
