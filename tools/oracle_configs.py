@@ -41,6 +41,13 @@ NAMES: dict[str, dict[str, str | None]] = {
     "opt": {"intermediate_size": "ffn_dim", "kv_heads": None, "head_dim": None},
 }
 
+# Fields without which a class of transformers cannot be built.
+NEEDED: dict[str, dict[str, Any]] = {
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "ministral": {"head_dim": 128},
+    "nemotron": {"num_key_value_heads": 8},
+}
+
 
 def catalogue_configs() -> dict[str, dict[str, Any]]:
     """The config of every model of the catalogue by its id, as its file states it."""
@@ -54,7 +61,7 @@ def catalogue_configs() -> dict[str, dict[str, Any]]:
 
 def defaults() -> dict[str, dict[str, Any]]:
     """A config that says nothing, for every model_type that the package builds: the class's defaults decide."""
-    return {kind: {"model_type": kind} for kind in sorted(HOMES)}
+    return {kind: {"model_type": kind} | NEEDED.get(kind, {}) for kind in sorted(HOMES)}
 
 
 def variants() -> dict[str, dict[str, Any]]:
