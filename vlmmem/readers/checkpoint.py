@@ -13,8 +13,8 @@ from vlmmem.errors import InputError
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, Part, Tensor
 from vlmmem.model import Model
 from vlmmem.readers.names import Place, place
-from vlmmem.readers.packing import Weight, bits_of, weights
-from vlmmem.readers.stored import Header
+from vlmmem.readers.packing import bits_of, weights
+from vlmmem.readers.stored import Header, StoredTensor
 
 __all__ = ["Sorted", "model_from_index", "model_from_safetensors", "sort_weights"]
 
@@ -67,7 +67,7 @@ def _layers(by_index: dict[int, list[Tensor]]) -> list[Layer]:
     return [Layer("none", tuple(by_index.get(index, ()))) for index in range(max(by_index) + 1)]
 
 
-def sort_weights(found: Iterable[Weight], depth: int | None = None) -> Sorted:
+def sort_weights(found: Iterable[StoredTensor], depth: int | None = None) -> Sorted:
     """Tensors by part and layer; experts of one layer that are alike become one tensor.
 
     Args:
@@ -75,7 +75,7 @@ def sort_weights(found: Iterable[Weight], depth: int | None = None) -> Sorted:
         depth: layers of the decoder, where they are known: what stands in a later one predicts further tokens.
     """
     result = Sorted()
-    alike: dict[tuple[str, tuple[int, ...], str], list[Weight]] = {}
+    alike: dict[tuple[str, tuple[int, ...], str], list[StoredTensor]] = {}
     for weight in found:
         expert = _EXPERT.fullmatch(weight.name) if "experts." in weight.name else None
         name = f"{expert[1]}.*.{expert[3]}" if expert else weight.name

@@ -12,7 +12,6 @@ from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, StateCache, 
 from vlmmem.model import Model, VisionTower
 from vlmmem.readers.checkpoint import UNKNOWN_LENGTH, sort_weights
 from vlmmem.readers.gguf import Skipped
-from vlmmem.readers.packing import Weight
 from vlmmem.readers.stored import Header, shown
 
 __all__ = ["PERIODS", "model_from_gguf", "tower_from_gguf"]
@@ -99,10 +98,7 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
     blocks = data.count("block_count", most=4096)
     ahead = data.count("nextn_predict_layers", 0, most=blocks)
     layers = blocks - ahead
-    found = [Weight._make(tensor) for tensor in header.tensors]
-    if mmproj is not None:
-        found += [Weight._make(tensor) for tensor in mmproj.tensors]
-    sorted_ = sort_weights(found, layers)
+    sorted_ = sort_weights((*header.tensors, *(mmproj.tensors if mmproj else ())), layers)
     key = ("language", "blk")
     if layers == 0 or key not in sorted_.stacks:
         raise InputError(f"{header.where}: has no blocks; the GGUF file of a language model is needed")

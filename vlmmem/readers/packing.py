@@ -14,26 +14,16 @@ one format lays its weights down:
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import NamedTuple
 
 from vlmmem.readers.names import storage_suffix
 from vlmmem.readers.stored import StoredTensor
 
-__all__ = ["Weight", "bits_of", "weights"]
+__all__ = ["bits_of", "weights"]
 
 _PLAIN = frozenset(("F64", "F32", "F16", "BF16", "C64", "I64", "U64", "I16", "U16", "BOOL"))
 """Types that hold one value each and need no scale: what stands beside such a tensor is a tensor of its own."""
 
 _MOST_BITS = 8
-
-
-class Weight(NamedTuple):
-    """One tensor as the model uses it: its name, its logical shape, its stored type, and all its bytes."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
 
 
 def bits_of(config: object) -> int | None:
@@ -61,8 +51,10 @@ def bits_of(config: object) -> int | None:
     return None
 
 
-def weights(tensors: Iterable[StoredTensor], bits: int | None = None) -> tuple[list[Weight], tuple[str, ...]]:
+def weights(tensors: Iterable[StoredTensor], bits: int | None = None) -> tuple[list[StoredTensor], tuple[str, ...]]:
     """The weights of a checkpoint, and notes on what its header does not say.
+
+    Each comes with the shape of the values that it holds, and with the bytes of its scales, zeros and maps.
 
     Args:
         tensors: as the header lists them.
@@ -72,7 +64,7 @@ def weights(tensors: Iterable[StoredTensor], bits: int | None = None) -> tuple[l
     ...           StoredTensor("q.scales", "F16", (32, 4096), 262144),
     ...           StoredTensor("q.qzeros", "I32", (32, 512), 65536))
     >>> weights(stored)[0]
-    [Weight(name='q.weight', shape=(4096, 4096), dtype='I32', bytes=8716288)]
+    [StoredTensor(name='q.weight', dtype='I32', shape=(4096, 4096), bytes=8716288)]
     """
     main: dict[str, StoredTensor] = {}
     beside: dict[str, dict[str, StoredTensor]] = {}
@@ -83,14 +75,14 @@ def weights(tensors: Iterable[StoredTensor], bits: int | None = None) -> tuple[l
         else:
             stem = _stem(tensor.name)
             main[stem if stem not in main else tensor.name] = tensor
-    found: list[Weight] = []
+    found: list[StoredTensor] = []
     notes: dict[str, None] = {}
     for stem, tensor in main.items():
         with_it = beside.pop(stem, None) if beside and tensor.dtype not in _PLAIN else None
         if with_it is None and (
             tensor.dtype in _PLAIN or not tensor.name.endswith(("_blocks", ".qweight", ".weight_packed"))
         ):
-            found.append(Weight._make(tensor))
+            found.append(tensor)
             continue
         extra = with_it or {}
         shape = _logical(tensor, extra, bits, notes)
@@ -98,9 +90,9 @@ def weights(tensors: Iterable[StoredTensor], bits: int | None = None) -> tuple[l
         name = tensor.name
         if name != stem:
             name = stem if name.endswith("_blocks") else f"{stem}.weight"
-        found.append(Weight(name, shape, tensor.dtype, size))
+        found.append(StoredTensor(name, tensor.dtype, shape, size))
     # What stands beside no quantised weight is a tensor like others.
-    found += [Weight._make(tensor) for each in beside.values() for tensor in each.values()]
+    found += [tensor for each in beside.values() for tensor in each.values()]
     return found, tuple(notes)
 
 
@@ -115,7 +107,7 @@ def _logical(
     tensor: StoredTensor, beside: Mapping[str, StoredTensor], bits: int | None, notes: dict[str, None]
 ) -> tuple[int, ...]:
     """The shape of the values that a tensor holds."""
-    name, dtype, shape, _ = tensor
+    name, dtype, shape = tensor.name, tensor.dtype, tensor.shape
     if not shape:
         return shape
     if name.endswith(".qweight") and len(shape) == 2:
