@@ -64,6 +64,7 @@ HOMES: dict[str, str] = {
     "idefics2": "idefics",
     "idefics3": "idefics",
     "internlm3": "llama",
+    "internlm2": "hub_code",
     "internvl": "llava",
     "internvl_chat": "hub_code",
     "iquestcoder": "llama",

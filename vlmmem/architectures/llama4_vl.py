@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformer
 
 from vlmmem.architectures.blocks import linear, norm
 from vlmmem.architectures.fields import Fields
+from vlmmem.architectures.hub_code import headed
 from vlmmem.architectures.towers import attention, mlp, read_tower
 from vlmmem.architectures.vision_language import projector, text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
@@ -18,7 +19,7 @@ def _llama4(fields: Fields) -> Model:
     inner = fields.sub("text_config").changed(model_type="llama4_text")
     tied = inner.boolean("tie_word_embeddings")
     whole = fields.changed(tie_word_embeddings=tied)
-    text = text_of(whole, inner, "language_model.model.", "", tied=False)
+    text = headed(text_of(whole, inner, "language_model.model.", "", tied=False), "language_model.")
     described = fields.sub("vision_config")
     known = {
         "layers": 34,
