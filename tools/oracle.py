@@ -53,21 +53,21 @@ PARTS = (
 LONGEST_ERROR = 200
 
 
-def environment() -> Path:
+def environment(folder: Path = ENVIRONMENT, requirements: Path = REQUIREMENTS) -> Path:
     """The Python of .venv-oracle; makes the environment where it is missing or asks for other versions."""
-    python = ENVIRONMENT / "bin" / "python"
-    stamp = ENVIRONMENT / "installed"
-    wanted = REQUIREMENTS.read_text(encoding="utf-8")
+    python = folder / "bin" / "python"
+    stamp = folder / "installed"
+    wanted = requirements.read_text(encoding="utf-8")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
-    subprocess.run([ROOT / "tools" / "venv.sh", ENVIRONMENT], check=True)
+    subprocess.run([ROOT / "tools" / "venv.sh", folder], check=True)
     # Of the thousands of files that transformers brings, the oracle imports few: the first run compiles those.
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
     index = os.environ.get("TORCH_INDEX")
     if index:
         torch = next(line for line in wanted.splitlines() if line.startswith("torch=="))
         subprocess.run([*pip, "--index-url", index, torch], check=True)
-    subprocess.run([*pip, "--requirement", REQUIREMENTS], check=True)
+    subprocess.run([*pip, "--requirement", requirements], check=True)
     stamp.write_text(wanted, encoding="utf-8")
     return python
 
@@ -223,12 +223,23 @@ def arguments() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def images() -> dict[str, Any]:
+    """What processors make of images, by their own module; the libraries that resize them are named, too."""
+    from importlib.metadata import version
+
+    from tools.oracle_images import answers
+
+    others = {name: version(name).split("+")[0] for name in ("num2words", "pillow", "torchvision")}
+    return {"versions": {**versions(), **others}, **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": parameters,
     "forward.json": forward,
     "flops.json": flops,
     "saved.json": saved,
     "arguments.json": arguments,
+    "images.json": images,
 }
 
 

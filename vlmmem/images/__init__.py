@@ -1,0 +1,28 @@
+"""Tokens and pixels of images and videos, as the processors of transformers count them. No image is opened."""
+
+from vlmmem.images.counts import ImageTokens, VideoTokens
+from vlmmem.images.processors import (
+    Processor,
+    find_processor,
+    image_tokens,
+    load_processors,
+    open_processor,
+    parse_image_size,
+    processor_from_settings,
+    processors,
+    video_tokens,
+)
+
+__all__ = [
+    "ImageTokens",
+    "Processor",
+    "VideoTokens",
+    "find_processor",
+    "image_tokens",
+    "load_processors",
+    "open_processor",
+    "parse_image_size",
+    "processor_from_settings",
+    "processors",
+    "video_tokens",
+]
