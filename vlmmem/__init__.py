@@ -15,6 +15,16 @@ _ROOMS = {
     "vlmmem.fit": ("fewest_gpus",),
     "vlmmem.formats": ("Format",),
     "vlmmem.hardware": ("Gpu", "Link"),
+    "vlmmem.images": (
+        "ImageTokens",
+        "Processor",
+        "VideoTokens",
+        "find_processor",
+        "image_tokens",
+        "processor_from_settings",
+        "processors",
+        "video_tokens",
+    ),
     "vlmmem.ledger": ("figure", "figures", "readings"),
     "vlmmem.memory": (
         "attention_benchmark_bytes",

@@ -6,6 +6,16 @@ from vlmmem.fit import fewest_gpus
 from vlmmem.footprint import Footprint, Term, estimate
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu, Link
+from vlmmem.images import (
+    ImageTokens,
+    Processor,
+    VideoTokens,
+    find_processor,
+    image_tokens,
+    processor_from_settings,
+    processors,
+    video_tokens,
+)
 from vlmmem.ledger import figure, figures, readings
 from vlmmem.memory import (
     attention_benchmark_bytes,
@@ -75,11 +85,14 @@ __all__ = [
     "ForwardPass",
     "Gpu",
     "GpuShare",
+    "ImageTokens",
     "InputError",
     "Link",
     "Model",
     "Parallelism",
+    "Processor",
     "Term",
+    "VideoTokens",
     "VisionTower",
     "Workload",
     "__version__",
@@ -108,11 +121,13 @@ __all__ = [
     "find_gpu",
     "find_link",
     "find_model",
+    "find_processor",
     "forward_moments",
     "forward_peak_bytes",
     "gpt_layer_activations_bytes",
     "gpu_shares",
     "gpus",
+    "image_tokens",
     "in_unit",
     "kv_bytes_per_token",
     "kv_cache_bytes",
@@ -132,6 +147,8 @@ __all__ = [
     "pipeline_transfer_bytes",
     "power_of_two",
     "prefill",
+    "processor_from_settings",
+    "processors",
     "readings",
     "reserved_slots",
     "ridge_point",
@@ -144,6 +161,7 @@ __all__ = [
     "static_batching",
     "tensor_parallel_sizes",
     "transfer_seconds",
+    "video_tokens",
     "weights_bytes",
     "weights_read_bytes",
 ]

@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": ("ledger", "which conventions print a published value, the likeliest first"),
     "cite": ("ledger", "a citation of the verified value"),
     "coverage": ("ledger", "whether every number of the documents is accounted for, and your copy the same"),
+    "image-tokens": ("images", "tokens and pixels of an image or a video"),
     "models": ("catalogue", "the catalogue's models"),
     "gpus": ("catalogue", "the catalogue's GPUs"),
     "formats": ("catalogue", "the catalogue's number formats"),
