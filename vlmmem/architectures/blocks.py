@@ -1,6 +1,6 @@
 """The vocabulary of the builders: tensors of the usual modules, and the shape that most decoders' configs give."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmmem.architectures.fields import Fields
@@ -81,7 +81,7 @@ def read_dtype(fields: Fields) -> str:
     return DTYPES[found]
 
 
-def read_shape(fields: Fields, architecture: str, defaults: dict[str, object] | None = None, **names: str) -> Shape:
+def read_shape(fields: Fields, architecture: str, defaults: Mapping[str, object] | None = None, **names: str) -> Shape:
     """The shape of a decoder.
 
     Args:

@@ -17,7 +17,8 @@ def _latent(
     fields: Fields, prefix: str, kind: str, defaults: dict[str, object], ranks: dict[str, int], *, mlp_bias: bool
 ) -> Model:
     # the config's head_dim is that of the rotary part here
-    shape = read_shape(fields, kind, defaults | {"head_dim": ranks["qk_rope_head_dim"]}, head_dim="qk_rope_head_dim")
+    known = defaults | {"head_dim": ranks["qk_rope_head_dim"]}
+    shape = read_shape(fields, kind, known, head_dim="qk_rope_head_dim", kv_heads="num_attention_heads")
     hidden, heads = shape.hidden_size, shape.heads
     bias = fields.boolean("attention_bias")
     latent = fields.integer("kv_lora_rank", ranks["kv_lora_rank"])
@@ -47,13 +48,13 @@ def _latent(
 
 
 def _minicpm3(fields: Fields, prefix: str = "model.") -> Model:
-    defaults = sized(62, 2560, 40, 40, 6400, 73448, 32768, tied_embeddings=True)
+    defaults = sized(62, 2560, 40, None, 6400, 73448, 32768, tied_embeddings=True)
     ranks = {"kv_lora_rank": 256, "q_lora_rank": 768, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32}
     return _latent(fields, prefix, "minicpm3", defaults, ranks, mlp_bias=fields.boolean("mlp_bias"))
 
 
 def _youtu(fields: Fields, prefix: str = "model.") -> Model:
-    defaults = sized(32, 2048, 16, 16, 6144, 128256, 131072, tied_embeddings=True)
+    defaults = sized(32, 2048, 16, None, 6144, 128256, 131072, tied_embeddings=True)
     ranks = {"kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
     return _latent(fields, prefix, "youtu", defaults, ranks | {"v_head_dim": 128}, mlp_bias=False)
 

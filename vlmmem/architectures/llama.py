@@ -257,7 +257,7 @@ def _internlm3(fields: Fields, prefix: str = "model.") -> Model:
     # published configs call the biases otherwise; InternLM3Config's attribute_map renames them
     bias = fields.boolean(fields.first("attention_bias", "qkv_bias"))
     named = fields.changed(attention_bias=bias, mlp_bias=fields.boolean(fields.first("mlp_bias", "bias")))
-    return _plain(named, prefix, "internlm3", sized(48, 4096, 32, 2, 10240, 128512, 32768))
+    return _plain(named, prefix, "internlm3", sized(48, 4096, 32, 2, 10240, 128512, 32768, head_dim=128))
 
 
 def _iquestcoder(fields: Fields, prefix: str = "model.") -> Model:
@@ -312,8 +312,12 @@ def _granite_swa(fields: Fields, prefix: str = "model.") -> Model:
 
 def _helium(fields: Fields, prefix: str = "model.") -> Model:
     shape = read_shape(fields, "helium", sized(24, 2560, 20, 20, 7040, 48000, 4096, head_dim=128))
-    mlp = gated_mlp(shape.hidden_size, shape.intermediate_size, bias=fields.boolean("mlp_bias"))
-    return stacked(shape, prefix, (*attention(shape, bias=fields.boolean("attention_bias")), *mlp, *norms(shape)))
+    hidden = shape.hidden_size
+    *own, _ = attention(shape, bias=fields.boolean("attention_bias"))
+    # as wide as the hidden size, whatever the heads
+    tensors = (*own, *linear("self_attn.o_proj", hidden, hidden, "inputs"))
+    mlp = gated_mlp(hidden, shape.intermediate_size, bias=fields.boolean("mlp_bias"))
+    return stacked(shape, prefix, (*tensors, *mlp, *norms(shape)))
 
 
 def _seed_oss(fields: Fields, prefix: str = "model.") -> Model:
