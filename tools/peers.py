@@ -1,4 +1,6 @@
-"""The same models through the tools that people use instead, in one run: ``python tools/peers.py`` writes book/peers.json.
+"""The same models through the tools that people use instead, in one run; writes book/peers.json.
+
+    python tools/peers.py
 
 Both peers ask the hub, so the models lie on a hub of this machine: a config.json and a safetensors file of the model's
 true shapes whose data are a hole (sparse), served on 127.0.0.1. accelerate is pointed there by HF_ENDPOINT; hf-mem has
@@ -187,16 +189,13 @@ def compare(folder: Path) -> dict[str, Any]:
     for name in MODELS:
         home = write_model(name, folder)
         hub_id = str(find_model(name).hub_id)
+        turned: list[str | Path] = [python, "-c", _TURNED, port, "--model-id", hub_id, "--experimental"]
         tools: dict[str, tuple[list[str | Path], Callable[..., dict[str, Any]]]] = {
             "vlmmem": (
                 [sys.executable, "-m", "vlmmem.cli", "estimate", home, "--context", str(CONTEXT), "--json"],
                 ours,
             ),
-            "hf-mem": (
-                [python, "-c", _TURNED, port, "--model-id", hub_id, "--experimental", "--json-output"]
-                + ["--max-model-len", str(CONTEXT)],
-                hf_mem,
-            ),
+            "hf-mem": ([*turned, "--json-output", "--max-model-len", str(CONTEXT)], hf_mem),
             "accelerate": ([python, "-m", "accelerate.commands.accelerate_cli", "estimate-memory", hub_id], accelerate),
         }
         stored = (home / "model.safetensors").stat().st_size
