@@ -16,7 +16,17 @@ from vlmmem.architectures.llama import attention, ends, gated_mlp, layer_windows
 from vlmmem.layers import KeyValueCache, Layer, Tensor
 from vlmmem.model import Model
 
-__all__ = ["BUILDERS", "each_alike", "mixture", "next_token_layer", "router"]
+__all__ = [
+    "BUILDERS",
+    "each_alike",
+    "granite_mixture",
+    "mixture",
+    "next_token_layer",
+    "qwen_mixture",
+    "router",
+    "shared_mixture",
+    "sparse_layers",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -299,12 +309,12 @@ def _minimax_m2(fields: Fields, prefix: str = "model.") -> Model:
     return _mixed(fields, shape, prefix, _stack(shape, attend, lambda _: tensors), experts, 8)
 
 
-def shared_mixture(hidden: int, experts: int, wide: int, shared: int) -> tuple[Tensor, ...]:
+def shared_mixture(hidden: int, experts: int, wide: int, shared: int, *, bias: bool = False) -> tuple[Tensor, ...]:
     """DeepSeek's: experts, their router, and experts that every token meets, as one MLP of `shared`."""
     return (
         *mixture("mlp.experts", experts, hidden, wide),
         *router("mlp.gate", experts, hidden),
-        *gated_mlp(hidden, shared, name="mlp.shared_experts"),
+        *gated_mlp(hidden, shared, bias=bias, name="mlp.shared_experts"),
     )
 
 
