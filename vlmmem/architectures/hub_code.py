@@ -1,9 +1,9 @@
 """Vision-language models whose class stands beside their weights on the hub: InternVL, Phi-3-vision, MiniCPM-V, Molmo.
 
 transformers has no class for them. Shapes and names are those of the published code (modeling_internvl_chat.py,
-modeling_intern_vit.py and modeling_internlm2.py, image_embedding_phi3_v.py, modeling_minicpmv.py and resampler.py, modeling_molmo.py), and the
-sums are those of the published checkpoints: InternVL2.5-2B 2,205,754,368, Phi-3.5-vision 4,146,621,440, MiniCPM-V 2.6
-8,099,175,152, Molmo-7B-D 8,021,025,280.
+modeling_intern_vit.py and modeling_internlm2.py, image_embedding_phi3_v.py, modeling_minicpmv.py and resampler.py,
+modeling_molmo.py), and the sums are those of the published checkpoints: InternVL2.5-2B 2,205,754,368, Phi-3.5-vision
+4,146,621,440, MiniCPM-V 2.6 8,099,175,152, Molmo-7B-D 8,021,025,280.
 """
 
 from dataclasses import replace
@@ -160,7 +160,7 @@ def _phi3_v(fields: Fields) -> Model:
 
 def _minicpmv(fields: Fields) -> Model:
     version = fields.raw("version")
-    known = {2.5: "llama", 2.6: "qwen2", 4.0: "llama", 4: "llama", 4.5: "qwen3"}
+    known = {2.5: "llama", 2.6: "qwen2", 4.0: "llama", 4.5: "qwen3"}
     if not isinstance(version, int | float) or version not in known:
         fields.wrong("version", "one of 2.5, 2.6, 4.0, 4.5")
     inner = fields.changed(model_type=known[version])
