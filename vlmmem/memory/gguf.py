@@ -40,8 +40,11 @@ _EIGHT = 8
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A better format for some layers: "all", "spread" (the first and the last eighth and every third between), or the
-    first few: "4" of them, or a share such as "1/8". `shared` means only where four heads or more share a KV head."""
+    """A better format for some layers.
+
+    `layers` is "all", "spread" (the first and the last eighth and every third between), or the first few: "4" of them,
+    or a share such as "1/8". `shared` means only where four heads or more share a KV head.
+    """
 
     better: str
     layers: str = "all"
@@ -60,8 +63,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """One of llama.cpp's mixtures: every matrix is in `base`, but for those of a role that has steps; the first step
-    that covers a layer is taken. `eight` is the format of output matrices beside eight experts, or ""."""
+    """One of llama.cpp's mixtures.
+
+    Every matrix is in `base`, but for those of a role that has steps; the first step that covers a layer is taken.
+    `eight` is the format of output matrices beside eight experts, or "".
+    """
 
     base: str
     value: tuple[Step, ...] = ()
@@ -76,9 +82,7 @@ _FIRST = (Step("Q5_K", "1/8"),)
 
 MIXTURES = {
     "q2_k_s": Mixture("Q2_K", (Step("Q4_K", shared=True),), (Step("Q4_K", "1/8"),)),
-    "q2_k": Mixture(
-        "Q2_K", (Step("Q4_K", shared=True), Step("Q3_K")), (Step("Q3_K"),), (Step("Q3_K"),), "Q5_K"
-    ),
+    "q2_k": Mixture("Q2_K", (Step("Q4_K", shared=True), Step("Q3_K")), (Step("Q3_K"),), (Step("Q3_K"),), "Q5_K"),
     "q3_k_s": Mixture("Q3_K", eight="Q5_K"),
     "q3_k_m": Mixture(
         "Q3_K",

@@ -212,8 +212,10 @@ def _laid_out(layout: "Layout", tensor: Tensor, copies: int, outputs: int, input
 
 
 def _matrix_bits(number: Format, outputs: int, inputs: int) -> Fraction:
-    """Bits of a matrix in a format of the catalogue, with whole groups: each term n/d of its formula is n bits for d
-    weights."""
+    """Bits of a matrix in a format of the catalogue, with whole groups.
+
+    Each term n/d of the format's formula is n bits for d weights.
+    """
     if not number.formula:
         return outputs * (inputs * number.bits + number.row_bits)
     bits = outputs * number.row_bits

@@ -73,7 +73,7 @@ class Quantization:
             return None
         if self.reach == "decoder" and not in_decoder and tensor.kind != "head":
             return None
-        names = spellings(name.removesuffix(".weight"), tensor.kind == "expert" and len(tensor.shape) > 2)
+        names = spellings(name.removesuffix(".weight"), expert=tensor.kind == "expert" and len(tensor.shape) > 2)
         if self.kept.match(names):
             return None
         for rule in self.rules:

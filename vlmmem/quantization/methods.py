@@ -65,15 +65,15 @@ def awq(bits: int, group: int) -> Layout:
 
 
 def bitsandbytes_4bit(block: int = 64, *, nested: bool = False) -> Layout:
-    """bitsandbytes' NF4 and FP4: two numbers a byte, `absmax` for each block, the table of the 16 values.
+    """NF4 and FP4 of bitsandbytes: two numbers a byte, `absmax` for each block, the table of the 16 values.
 
     With double quantisation (`nested`) absmax takes a byte, and 256 of them share a float of `nested_absmax`; their
-    table of 256 values stands beside every matrix. A JSON text of some 90 bytes beside each matrix (`quant_state`) is
+    table of 256 values stands beside every matrix. A JSON text of some 170 bytes beside each matrix (`quant_state`) is
     not counted: it is read, not kept.
 
     Source: bitsandbytes 0.50.2, bitsandbytes/functional.py (`quantize_4bit`, `QuantState.as_dict`).
     """
-    absmax = (Array("absmax", 1 if nested else 4, None, (1, block), flat=True),)
+    absmax: tuple[Array, ...] = (Array("absmax", 1 if nested else 4, None, (1, block), flat=True),)
     if nested:
         absmax += (
             Array("nested_absmax", 4, None, (1, 256 * block), flat=True),
@@ -179,7 +179,7 @@ def packed(
     ordered: bool = False,
     scale_bytes: int = 2,
 ) -> Layout:
-    """compressed-tensors' "pack-quantized": integers in 32-bit words along the inputs, scales in the model's dtype.
+    """Integers of compressed-tensors' "pack-quantized", in 32-bit words along the inputs, scales in the model's dtype.
 
     Args:
         bits: of a number, 1 to 8.
@@ -214,7 +214,7 @@ def plain(
     static: bool = False,
     scale_bytes: int = 2,
 ) -> Layout:
-    """compressed-tensors' "float-quantized", "int-quantized" and "naive-quantized": a byte a number, and scales.
+    """A byte a number, and scales: compressed-tensors' "float-quantized", "int-quantized" and "naive-quantized".
 
     Source: compressed-tensors 0.20.0, compressors/naive_quantized/base.py and
     quantization/lifecycle/initialize.py (`initialize_qparams`): scales in the model's dtype, zeros a byte each,

@@ -7,16 +7,20 @@ than `MOST_REPEATS` repeats.
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
+from time import process_time
 
 from vlmmem.errors import InputError
 
-__all__ = ["MOST_PATTERNS", "MOST_REPEATS", "Names", "spellings"]
+__all__ = ["MOST_PATTERNS", "MOST_REPEATS", "MOST_SECONDS", "Names", "spellings"]
 
 MOST_REPEATS = 5
 """Repeats in one pattern at most: each may cost the length of a name once more."""
 
 MOST_PATTERNS = 64
 """Patterns in one list at most; names that are written out are not counted."""
+
+MOST_SECONDS = 0.4
+"""What matching a model's names against the patterns of one list may take: a hundred times what a real list does."""
 
 _LONGEST = 300
 _LITERAL = re.compile(r"[\w.\-]+")
@@ -42,6 +46,7 @@ class Names:
         self._starts: tuple[str, ...] = ()
         self._ends: tuple[str, ...] = ()
         self._patterns: list[re.Pattern[str]] = []
+        self._spent = 0.0
         self.by_layer = False
         for entry in dict.fromkeys(entries):
             self._add(entry, rule)
@@ -84,7 +89,11 @@ class Names:
             raise InputError(f"{self.where}: {shown} is no pattern; a regular expression is needed") from None
 
     def match(self, names: Iterable[str]) -> bool:
-        """Whether the list has one of these names, spellings of one module."""
+        """Whether the list has one of these names, spellings of one module.
+
+        Raises:
+            InputError: its patterns took too long over the names so far.
+        """
         return any(self._has(name) for name in names)
 
     def _has(self, name: str) -> bool:
@@ -92,7 +101,19 @@ class Names:
             return True
         if self._below and any(name[:at] in self._below for at in _ends(name)):
             return True
-        return any(pattern.match(name) for pattern in self._patterns)
+        return bool(self._patterns) and self._fits(name)
+
+    def _fits(self, name: str) -> bool:
+        start = process_time()
+        for pattern in self._patterns:
+            if pattern.match(name):
+                return True
+            if self._spent + process_time() - start > MOST_SECONDS:
+                raise InputError(
+                    f"{self.where}: its patterns take too long to match; names that are written out do not"
+                )
+        self._spent += process_time() - start
+        return False
 
 
 def _ends(name: str) -> Iterator[int]:
@@ -125,7 +146,7 @@ def _short(pattern: str) -> bool:
     return repeats <= MOST_REPEATS
 
 
-def spellings(module: str, expert: bool = False) -> list[str]:  # noqa: FBT001, FBT002 (a flag of a tensor)
+def spellings(module: str, *, expert: bool = False) -> list[str]:
     """A module's name in transformers 5 and the names that checkpoints give it.
 
     A vision-language model's text model stands under `model.language_model`, in older checkpoints under

@@ -13,9 +13,9 @@ __all__ = ["Array", "Layout"]
 class Array:
     """One array that belongs to a matrix.
 
-    `bytes` of an element; along the matrix's outputs and inputs there are ceil(n x outputs / d) and ceil(n x inputs / d)
-    elements for `rows` and `columns` of (n, d), and one where that is None. Where `flat`, the matrix is taken as one
-    run of numbers: ceil(n x outputs x inputs / d) elements for `columns`.
+    `bytes` of an element; along the matrix's outputs and inputs there are ceil(n x outputs / d) and ceil(n x inputs /
+    d) elements for `rows` and `columns` of (n, d), and one where that is None. Where `flat`, the matrix is taken as
+    one run of numbers: ceil(n x outputs x inputs / d) elements for `columns`.
 
     >>> Array("scales", 2, (1, 1), (1, 128)).size(4096, 11008)
     704512
