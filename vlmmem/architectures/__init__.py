@@ -109,6 +109,8 @@ HOMES: dict[str, str] = {
     "phi3_v": "hub_code",
     "phimoe": "experts",
     "qwen2": "llama",
+    "qwen2_5_omni": "qwen_omni",
+    "qwen2_5_omni_thinker": "qwen_omni",
     "qwen2_5_vl": "qwen_vl",
     "qwen2_moe": "experts",
     "qwen2_vl": "qwen_vl",
