@@ -5,8 +5,9 @@ shapes of tensors are those of transformers' `named_parameters()`; a tied weight
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
+
+from vlmmem.record import record
 
 __all__ = ["CUTS", "KINDS", "Cache", "KeyValueCache", "LatentCache", "Layer", "Part", "StateCache", "Tensor"]
 
@@ -19,7 +20,7 @@ are fewer heads than GPUs), query heads and KV heads in one tensor, the rows of 
 its experts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tensor:
     """One weight, with its name below its layer (or in full, outside the layers).
 
@@ -58,7 +59,7 @@ class Tensor:
         return self.shape[-2] if self.transposed else self.shape[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KeyValueCache:
     """Keys and values of a layer: `heads` x (`key_dim` + `value_dim`) elements a token.
 
@@ -85,7 +86,7 @@ class KeyValueCache:
         return self.window if self.window is not None else self.chunk
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LatentCache:
     """One vector of `width` elements a token for all heads (multi-head latent attention, or a sparse indexer's key).
 
@@ -106,7 +107,7 @@ class LatentCache:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StateCache:
     """A state of fixed size for each sequence: of a convolution or of a recurrence.
 
@@ -123,7 +124,7 @@ class StateCache:
 Cache = KeyValueCache | LatentCache | StateCache
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Layer:
     """One layer: its tensors, what it keeps of a sequence (nothing, one cache or several), and what it is.
 
@@ -141,7 +142,7 @@ class Layer:
         return sum(tensor.parameters for tensor in self.tensors)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Part:
     """A part of a model: tensors outside its layers, under their full names, and its layers in order.
 
