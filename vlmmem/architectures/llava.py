@@ -1,16 +1,16 @@
 """The skeleton of LLaVA: a tower, a projector of one or two matrices, and a decoder.
 
 Source: modeling_llava.py, modeling_llava_next.py, modeling_llava_onevision.py, modeling_vipllava.py,
-modeling_internvl.py, modeling_mistral3.py, modeling_paligemma.py, modeling_gemma3.py, modeling_aya_vision.py and
-modeling_deepseek_vl.py under https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/
+modeling_internvl.py, modeling_mistral3.py, modeling_paligemma.py, modeling_gemma3.py, modeling_aya_vision.py,
+modeling_deepseek_vl.py and modeling_deepseek_vl_hybrid.py under https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/
 """
 
 from vlmmem.architectures.blocks import linear, norm
 from vlmmem.architectures.fields import Fields
-from vlmmem.architectures.towers import Tower, internvl, siglip, tower_of
+from vlmmem.architectures.towers import Tower, internvl, mlp, patches, read_tower, siglip, tower_of
 from vlmmem.architectures.vision_language import inside, projector, text_of, with_tower
 from vlmmem.errors import InputError
-from vlmmem.layers import Tensor
+from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model
 
 __all__ = ["BUILDERS"]
@@ -181,9 +181,88 @@ def _deepseek_vl(fields: Fields) -> Model:
     return _whole(text, "deepseek_vl", tower, tensors)
 
 
+_SAM_GLOBAL = (2, 5, 8, 11)
+
+
+def _neck(name: str, out: int, hidden: int) -> tuple[Tensor, ...]:
+    """Two convolutions of SAM's tower, each with a norm."""
+    return (
+        Tensor(f"{name}.conv1.weight", (out, hidden, 1, 1), "convolution"),
+        *norm(f"{name}.layer_norm1", out, bias=True),
+        Tensor(f"{name}.conv2.weight", (out, out, 3, 3), "convolution"),
+        *norm(f"{name}.layer_norm2", out, bias=True),
+    )
+
+
+def _sam(fields: Fields, name: str) -> tuple[Tower, int]:
+    """SAM's tower (arXiv 2304.02643), with attention in windows in most layers; and the channels that come out."""
+    defaults = {
+        "layers": 12,
+        "hidden_size": 768,
+        "heads": 12,
+        "intermediate_size": 4 * fields.integer("hidden_size", 768),
+        "image_size": 1024,
+        "patch_size": 16,
+    }
+    shape = read_tower(fields, "sam", defaults, intermediate_size="mlp_dim")
+    hidden, out = shape.hidden_size, fields.integer("output_channels", 256)
+    grid, window = shape.image_size // shape.patch_size, fields.integer("window_size", 14, least=0)
+    everywhere = fields.integers("global_attn_indexes")
+    whole = set(_SAM_GLOBAL if everywhere is None else everywhere)
+    bias, relative = fields.boolean("qkv_bias", default=True), fields.boolean("use_rel_pos", default=True)
+
+    def layer(side: int) -> Layer:
+        width = hidden // shape.heads
+        positions = (
+            Tensor("attn.rel_pos_h", (2 * side - 1, width), "position"),
+            Tensor("attn.rel_pos_w", (2 * side - 1, width), "position"),
+        )
+        return Layer(
+            "encoder",
+            (
+                *norm("layer_norm1", hidden, bias=True),
+                *(positions if relative else ()),
+                *linear("attn.qkv", 3 * hidden, hidden, "outputs", bias=bias),
+                *linear("attn.proj", hidden, hidden, "inputs", bias=True),
+                *norm("layer_norm2", hidden, bias=True),
+                *mlp(hidden, shape.intermediate_size, "mlp.lin1", "mlp.lin2"),
+            ),
+        )
+
+    local, full = layer(window or grid), layer(grid)
+    outside: tuple[Tensor, ...] = (
+        *patches(shape, f"{name}.patch_embed.projection"),
+        *_neck(f"{name}.neck", out, hidden),
+    )
+    if fields.boolean("use_abs_pos", default=True):
+        outside += (Tensor(f"{name}.pos_embed", (1, grid, grid, hidden), "position"),)
+    layers = tuple(full if index in whole else local for index in range(shape.layers))
+    return Tower(shape, (Part("vision", outside, f"{name}.layers", layers),)), out
+
+
+def _deepseek_vl_hybrid(fields: Fields) -> Model:
+    text = text_of(fields, fields.sub("text_config"), _TEXT, "llama", tied=True)
+    low = siglip(fields.sub("vision_config"), "model.vision_model")
+    high, out = _sam(fields.sub("high_res_vision_config"), "model.high_res_vision_model.vision_encoder")
+    half = text.hidden_size // 2
+    maps = projector(
+        (Tensor("model.high_res_vision_alpha", (1,), "other"),),
+        _neck("model.high_res_vision_neck", out, high.shape.hidden_size),
+        (
+            Tensor("model.high_res_vision_proj.conv1.weight", (2 * out, out, 3, 3), "convolution"),
+            Tensor("model.high_res_vision_proj.conv2.weight", (4 * out, 2 * out, 3, 3), "convolution"),
+        ),
+        linear("model.aligner.vision_proj", half, low.shape.hidden_size, bias=True),
+        linear("model.aligner.high_res_vision_proj", half, 4 * out, bias=True),
+        linear("model.aligner.proj", text.hidden_size, text.hidden_size, bias=True),
+    )
+    return with_tower(text, "deepseek_vl_hybrid", low.shape, *low.parts, *high.parts, maps)
+
+
 BUILDERS = {
     "aya_vision": _aya_vision,
     "deepseek_vl": _deepseek_vl,
+    "deepseek_vl_hybrid": _deepseek_vl_hybrid,
     "gemma3": _gemma3,
     "internvl": _internvl,
     "llava": _llava,
