@@ -200,7 +200,8 @@ class Real:
         )["videos_kwargs"]
         inputs, replacements = self.processor._process_videos([clip], video_metadata=metadata, **kwargs)
         counts = self._counted(str(replacements[0]), self.processor.video_token, inputs["pixel_values_videos"])
-        return [*counts, len(inputs["video_metadata"][0].frames_indices)]
+        # Without a rate all are taken; Qwen3-VL's processor then pads this list in place.
+        return [*counts, frames if fps is None else len(inputs["video_metadata"][0].frames_indices)]
 
 
 def refused(ask: Callable[..., list[int]], *case: Any, **options: Any) -> list[int] | str:

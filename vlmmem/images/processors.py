@@ -13,7 +13,7 @@ from vlmmem.images.counts import MAX_FRAMES, ImageRule, ImageTokens, VideoRule, 
 from vlmmem.images.fixed_grid import PanAndScan
 from vlmmem.images.settings import CLASSES, Settings, image_rule, processor_class, video_rule
 from vlmmem.model import Model, Source
-from vlmmem.strict_json import read_json
+from vlmmem.strict_json import parse_json
 
 __all__ = [
     "Processor",
@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 _FILE = Path(__file__).parent.parent / "catalog" / "processors.json"
+LARGEST_FILE = 4 << 20
+"""Bytes: no file of settings comes near."""
+
 _SIZE = re.compile(r"([0-9]{1,12})[xX×]([0-9]{1,12})", re.ASCII)
 
 
@@ -203,11 +206,11 @@ def open_processor(text: str) -> Processor:
         name: _settings_file(place / name)
         for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
     }
-    where = text
+    where = text if text.isprintable() and len(text) <= 200 else repr(text[-200:])
     if file and path.name not in files:
-        files["preprocessor_config.json"] = read_json(path)
-    elif folder and files["preprocessor_config.json"] is None and files["processor_config.json"] is None:
-        raise InputError(f"{text}: has no preprocessor_config.json; a folder with one is needed")
+        files["preprocessor_config.json"] = _settings_file(path)
+    elif files["preprocessor_config.json"] is None and files["processor_config.json"] is None:
+        raise InputError(f"{text[:100]!r}: has no preprocessor_config.json; a folder with one is needed")
     config = _settings_file(place / "config.json")
     return processor_from_settings(
         files["preprocessor_config.json"],
@@ -219,7 +222,17 @@ def open_processor(text: str) -> Processor:
 
 
 def _settings_file(path: Path) -> Any:
-    return read_json(path) if path.is_file() else None
+    """The content of a stranger's file, or None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read ({error.strerror}); a JSON file is needed") from None
+    if len(raw) > LARGEST_FILE:
+        raise InputError(f"{path.name}: is longer than {LARGEST_FILE:,} bytes; a file of settings is needed")
+    return parse_json(raw, path.name, finite=False)
 
 
 def _tower_patch(config: object) -> int | None:
