@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import vlmmem.ledger
-from vlmmem import catalog
+from vlmmem import catalog, images
 from vlmmem.cite import __main__ as command
 from vlmmem.cite import export
 from vlmmem.errors import InputError
@@ -86,6 +86,7 @@ DATA: dict[str, tuple[str, Callable[[Path], Any]]] = {
         f"models/{path.name}": (f"catalog/models/{path.name}", catalog.load_stated_models)
         for path in sorted((PACKAGE / "catalog" / "models").glob("*.json"))
     },
+    "processors": ("catalog/processors.json", images.load_stated_processors),
     "gpus": ("catalog/gpus.json", catalog.load_gpus),
     "links": ("catalog/links.json", catalog.load_links),
     "formats": ("catalog/formats.json", catalog.load_formats),
@@ -111,6 +112,7 @@ def _leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Publish only what a test puts in: the rest would be computed anew for each change."""
     for kind in ("stated_models", "gpus", "links", "runtimes"):
         monkeypatch.setattr(catalog, kind, tuple)
+    monkeypatch.setattr(images, "stated_processors", tuple)
     monkeypatch.setattr(export, "conventions", dict)
 
 
@@ -140,6 +142,8 @@ def test_no_change_of_a_data_file_escapes(kind: str, tmp_path: Path, monkeypatch
         match room:
             case "models":
                 monkeypatch.setattr(catalog, "stated_models", lambda found=items: found)
+            case "processors":
+                monkeypatch.setattr(images, "stated_processors", lambda found=items: found)
             case "conventions":
                 monkeypatch.setattr(export, "conventions", lambda found=items: {item.id: item for item in found})
             case "documents":

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vlmmem import catalog
+from vlmmem import catalog, images
 from vlmmem import published as published_room
 from vlmmem.errors import InputError
 from vlmmem.ledger import load
@@ -56,6 +56,7 @@ def published() -> dict[str, list[dict[str, Any]]]:
             for item in load().figures
         ],
         "models.json": models,
+        "processors.json": list(images.stated_processors()),
         "gpus.json": [_plain(asdict(item)) for item in catalog.gpus()],
         "links.json": [_plain(asdict(item)) for item in catalog.links()],
         "formats.json": [_plain(asdict(item)) for item in catalog.formats()],

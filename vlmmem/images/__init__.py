@@ -6,10 +6,12 @@ from vlmmem.images.processors import (
     find_processor,
     image_tokens,
     load_processors,
+    load_stated_processors,
     open_processor,
     parse_image_size,
     processor_from_settings,
     processors,
+    stated_processors,
     video_tokens,
 )
 
@@ -20,9 +22,11 @@ __all__ = [
     "find_processor",
     "image_tokens",
     "load_processors",
+    "load_stated_processors",
     "open_processor",
     "parse_image_size",
     "processor_from_settings",
     "processors",
+    "stated_processors",
     "video_tokens",
 ]

@@ -20,10 +20,12 @@ __all__ = [
     "find_processor",
     "image_tokens",
     "load_processors",
+    "load_stated_processors",
     "open_processor",
     "parse_image_size",
     "processor_from_settings",
     "processors",
+    "stated_processors",
     "video_tokens",
 ]
 
@@ -99,8 +101,19 @@ def processor_from_settings(
     )
 
 
+def load_stated_processors(path: Path) -> tuple[dict[str, Any], ...]:
+    """What a JSON file of the catalogue states of processors, entry by entry; InputError names file and entry."""
+    load_processors(path)
+    return tuple(entry.all() for entry in read_entries(path, "processors"))
+
+
+def stated_processors() -> tuple[dict[str, Any], ...]:
+    """What the catalogue states of processors, entry by entry."""
+    return load_stated_processors(_FILE)
+
+
 def load_processors(path: Path) -> tuple[Processor, ...]:
-    """The processors of one JSON file of the catalogue; InputError names file and entry."""
+    """The processors of one JSON file of the catalogue, one a model; InputError names file and entry."""
     found: list[Processor] = []
     owner: dict[str, str] = {}
     for entry in read_entries(path, "processors"):
