@@ -1,16 +1,21 @@
-"""Vision-language models whose class stands beside their weights on the hub: InternVL, Phi-3-vision, MiniCPM-V, Molmo.
+"""Vision-language models whose class stands beside their weights on the hub.
 
-transformers has no class for them. Shapes and names are those of the published code (modeling_internvl_chat.py,
-modeling_intern_vit.py and modeling_internlm2.py, image_embedding_phi3_v.py, modeling_minicpmv.py and resampler.py,
-modeling_molmo.py), and the sums are those of the published checkpoints: InternVL2.5-2B 2,205,754,368, Phi-3.5-vision
-4,146,621,440, MiniCPM-V 2.6 8,099,175,152, Molmo-7B-D 8,021,025,280.
+InternVL, Phi-3-vision, MiniCPM-V, DeepSeek-VL2 and Molmo: transformers has no class for them. Shapes and names are
+those of the published code (modeling_internvl_chat.py, modeling_intern_vit.py and modeling_internlm2.py,
+image_embedding_phi3_v.py, modeling_minicpmv.py and resampler.py, modeling_deepseek_vl_v2.py and siglip_vit.py,
+modeling_molmo.py). Sums equal to those of published checkpoints: InternVL2.5-2B 2,205,754,368, Phi-3.5-vision
+4,146,621,440, MiniCPM-V 2.6 8,099,175,152.
 """
 
 from dataclasses import replace
 
 from vlmmem.architectures import build_text
 from vlmmem.architectures.blocks import decoder, embedding, linear, norm, read_shape
+from vlmmem.architectures.experts import shared_mixture
 from vlmmem.architectures.fields import Fields
+from vlmmem.architectures.llama import attention as text_attention
+from vlmmem.architectures.llama import ends, norms
+from vlmmem.architectures.llama import gated_mlp as text_gated_mlp
 from vlmmem.architectures.towers import Tower, attention, clip, mlp, patches, read_tower, siglip
 from vlmmem.architectures.vision_language import projector, with_tower
 from vlmmem.layers import Layer, Part, Tensor
@@ -186,6 +191,92 @@ def _minicpmv(fields: Fields) -> Model:
     return with_tower(text, "minicpmv", tower.shape, *tower.parts, projector(tensors))
 
 
+def _deepseek_text(fields: Fields, prefix: str) -> Model:
+    """DeepSeek-V2 as its published code builds it where `use_mla` is false: usual attention beside its experts."""
+    defaults: dict[str, object] = {
+        "layers": 30,
+        "hidden_size": 4096,
+        "heads": 32,
+        "intermediate_size": 11008,
+        "vocab_size": 102400,
+        "max_positions": 2048,
+    }
+    shape = read_shape(fields, "deepseek_v2", defaults, head_dim="(none)")
+    hidden, experts = shape.hidden_size, fields.integer("n_routed_experts")
+    wide, shared = fields.integer("moe_intermediate_size", 1407), fields.integer("n_shared_experts", least=0)
+    attend = text_attention(shape, bias=fields.boolean("attention_bias"))
+    sparse = (*attend, *shared_mixture(hidden, experts, wide, wide * shared), *norms(shape))
+    dense = (*attend, *text_gated_mlp(hidden, shape.intermediate_size), *norms(shape))
+    kinds = {True: Layer("full", sparse, (shape.cache(),)), False: Layer("full", dense, (shape.cache(),))}
+    first, every = fields.integer("first_k_dense_replace", 0, least=0), fields.integer("moe_layer_freq", 1)
+    layers = [kinds[index >= first and index % every == 0] for index in range(shape.layers)]
+    active = fields.integer("num_experts_per_tok", most=experts)
+    return decoder(shape, layers, ends(shape, prefix), f"{prefix}layers", experts=experts, active_experts=active)
+
+
+_SO400M = {
+    "layers": 27,
+    "hidden_size": 1152,
+    "heads": 16,
+    "intermediate_size": 4304,
+    "image_size": 384,
+    "patch_size": 14,
+}
+
+
+def _deepseek_vl_v2(fields: Fields) -> Model:
+    inner = _whole_dtype(fields, fields.sub("language_config"))
+    if inner.boolean("use_mla", default=True):
+        text = build_text(inner.changed(model_type="deepseek_v2"), "language.model.")
+    else:
+        text = _deepseek_text(inner, "language.model.")
+    text = headed(text, "language.")
+    described = fields.sub("vision_config")
+    if described.text("model_name", "siglip_so400m_patch14_384") != "siglip_so400m_patch14_384":
+        described.wrong("model_name", "'siglip_so400m_patch14_384'")
+    # the tower is built from constants of the published code, by timm's names
+    shape = read_tower(Fields({}, described.where), "siglip", _SO400M)
+    hidden, wide, name = shape.hidden_size, shape.intermediate_size, "vision"
+    layer = Layer(
+        "encoder",
+        (
+            *norm("norm1", hidden, bias=True),
+            *linear("attn.qkv", 3 * hidden, hidden, "outputs", bias=True),
+            *linear("attn.proj", hidden, hidden, "inputs", bias=True),
+            *norm("norm2", hidden, bias=True),
+            *mlp(hidden, wide),
+        ),
+    )
+    pool = f"{name}.attn_pool"
+    outside = (
+        Tensor(f"{name}.pos_embed", (1, shape.patches, hidden), "position"),
+        *patches(shape, f"{name}.patch_embed.proj"),
+        *norm(f"{name}.norm", hidden, bias=True),
+        # built and published, and never asked
+        Tensor(f"{pool}.latent", (1, 1, hidden), "other"),
+        *linear(f"{pool}.q", hidden, hidden, bias=True),
+        *linear(f"{pool}.kv", 2 * hidden, hidden, bias=True),
+        *linear(f"{pool}.proj", hidden, hidden, bias=True),
+        *norm(f"{pool}.norm", hidden, bias=True),
+        *mlp(hidden, wide, f"{pool}.mlp.fc1", f"{pool}.mlp.fc2"),
+    )
+    maps = fields.sub("projector_config")
+    if maps.text("projector_type", "downsample_mlp_gelu") != "downsample_mlp_gelu":
+        maps.wrong("projector_type", "'downsample_mlp_gelu'")
+    out = maps.integer("n_embed", 2048)
+    inputs = maps.integer("input_dim", 1152) * maps.integer("downsample_ratio", 2, most=64) ** 2
+    middle = out * maps.integer("mlp_ratio", 1, most=1024)
+    depth = maps.integer("depth", 2, least=2, most=64)
+    tensors = linear("projector.layers.0", middle, inputs, bias=True)
+    for index in range(1, depth - 1):
+        tensors += linear(f"projector.layers.{2 * index}", middle, middle, bias=True)
+    tensors += linear(f"projector.layers.{2 * (depth - 1)}", out, middle, bias=True)
+    fields.one_of("tile_tag", ("2D",), "2D")
+    tensors += (Tensor("image_newline", (out,), "other"), Tensor("view_seperator", (out,), "other"))
+    tower = Part("vision", outside, f"{name}.blocks", (layer,) * shape.layers)
+    return with_tower(text, "deepseek_vl_v2", shape, tower, projector(tensors))
+
+
 _MOLMO_TOWER = VisionTower(
     "clip", layers=23, hidden_size=1024, heads=16, intermediate_size=4096, image_size=336, patch_size=14, channels=3
 )
@@ -278,6 +369,7 @@ def _molmo(fields: Fields) -> Model:
 
 
 BUILDERS = {
+    "deepseek_vl_v2": _deepseek_vl_v2,
     "internlm2": _internlm2,
     "internvl_chat": _internvl_chat,
     "minicpmv": _minicpmv,
