@@ -16,7 +16,7 @@ from vlmmem.readers.names import Place, place
 from vlmmem.readers.packing import bits_of, weights
 from vlmmem.readers.stored import Header, StoredTensor
 
-__all__ = ["Sorted", "model_from_index", "model_from_safetensors", "sort_weights"]
+__all__ = ["Sorted", "model_from_index", "model_from_safetensors", "most_experts", "sort_weights"]
 
 UNKNOWN_LENGTH = 1 << 20
 """The longest sequence, where nothing says it: a header does not."""
@@ -166,6 +166,8 @@ def _with_config(built: Model, sorted_: Sorted, decoder: tuple[str, str], notes:
     parts = sorted_.parts(decoder, layers)
     mtp = sum(tensor.parameters for tensor in sorted_.mtp)
     found = replace(built, parts=parts, basis="header", mtp_parameters=mtp or built.mtp_parameters)
+    if not built.experts and (experts := most_experts(layers)):
+        raise InputError(f"its tensors hold {experts} experts where config.json names none; the two must agree")
     if sorted_.mtp:
         held = sum(tensor.stored or 0 for tensor in sorted_.mtp)
         notes = (*notes, f"heads for multi-token prediction are not added: {held:,} bytes of the files")
@@ -187,6 +189,9 @@ def _alone(
     queries = _rows(first.tensors, ("q_proj", "wq", "attn_q")) or _inputs(first.tensors, OUTPUT_NAMES)
     wide = _rows(first.tensors, ("up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h", "ffn_up")) or 1
     heads = queries // width if queries and queries % width == 0 and (queries // width) % kv_heads == 0 else kv_heads
+    experts = most_experts(layers)
+    if experts:
+        notes = (*notes, "how many experts a token is sent to is not in a header: all count as active")
     gated = any("gate" in t.name or t.name.endswith("w1.weight") for t in first.tensors)
     return Model(
         architecture="",
@@ -202,10 +207,18 @@ def _alone(
         activation="silu" if gated else "gelu",
         dtype=_dtype(header),
         parts=sorted_.parts(decoder, layers),
+        experts=experts,
+        active_experts=experts,
         mtp_parameters=sum(tensor.parameters for tensor in sorted_.mtp),
         basis="header",
         notes=notes,
     )
+
+
+def most_experts(layers: Iterable[Layer]) -> int:
+    """The most experts that a layer has: how many its tensors hold."""
+    counts = [t.shape[0] for layer in layers for t in layer.tensors if t.kind == "expert" and len(t.shape) > 2]
+    return max(counts, default=0)
 
 
 def _dtype(header: Header) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from vlmmem.errors import InputError
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, StateCache, Tensor
 from vlmmem.model import Model, VisionTower
-from vlmmem.readers.checkpoint import UNKNOWN_LENGTH, sort_weights
+from vlmmem.readers.checkpoint import UNKNOWN_LENGTH, most_experts, sort_weights
 from vlmmem.readers.gguf import Skipped
 from vlmmem.readers.stored import Header, shown
 
@@ -117,6 +117,7 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
         notes.append(f"heads for multi-token prediction are not added: {held:,} bytes of the file")
     if isinstance(data.raw("rwkv.head_size"), int) or data.raw("wkv.head_size") is not None:
         notes.append("the state of RWKV layers is not in it")
+    experts = max(most_experts(made), data.count("expert_count", 0, most=1 << 20))
     heads = data.per_layer("attention.head_count", layers, 1)
     kv_heads = data.per_layer("attention.head_count_kv", layers, heads[0])
     embedding = next((t for t in sorted_.outside.get("language", ()) if t.name == "token_embd.weight"), None)
@@ -138,8 +139,8 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
         dtype=_dtype(header),
         parts=sorted_.parts(key, made),
         vision=tower_from_gguf(mmproj) if mmproj is not None else None,
-        experts=data.count("expert_count", 0),
-        active_experts=data.count("expert_used_count", 0),
+        experts=experts,
+        active_experts=min(data.count("expert_used_count", 0), experts) or experts,
         mtp_parameters=sum(tensor.parameters for tensor in sorted_.mtp),
         basis="header",
         name=data.text("general.name"),

@@ -34,6 +34,9 @@ FILES = (
 FEW_SHARDS = 4
 """Headers are read over the network of as many shards; of more, the config and the index's total say enough."""
 
+_PATIENCE = 5
+"""Seconds until the hub has to answer first."""
+
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -72,22 +75,20 @@ def model_from_hub(name: str) -> "Model":
 def _fetched(hub: Any, name: str) -> Path:
     """The folder of the cache that holds the config, fetched now."""
     hub.utils.disable_progress_bars()
-    found = None
-    for file in FILES:
+    try:
+        # A download tries again and again where there is no network; this asks once.
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, FILES[0]), timeout=_PATIENCE)
+        config = hub.hf_hub_download(name, FILES[0])
+    except Exception as error:
+        raise _told(hub, name, error) from None
+    for file in FILES[1:]:
         try:
-            path = hub.hf_hub_download(name, file)
-        except hub.errors.EntryNotFoundError as error:
-            # LocalEntryNotFoundError is one of these: it says that the network, not the file, is missing.
-            if found is None:
-                raise _told(hub, name, error) from None
+            hub.hf_hub_download(name, file)
+        except hub.errors.EntryNotFoundError:
             continue
         except Exception as error:
-            if found is None:
-                raise _told(hub, name, error) from None
-            continue
-        found = found or Path(path).parent
-    assert found is not None
-    return found
+            raise _told(hub, name, error) from None
+    return Path(config).parent
 
 
 def _told(hub: Any, name: str, error: Exception) -> InputError:
@@ -100,7 +101,8 @@ def _told(hub: Any, name: str, error: Exception) -> InputError:
             f"{name}: the hub has no such model, or it is private;"
             " the right id is needed, or HF_TOKEN for a private one"
         )
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+    offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError)
+    if isinstance(error, offline) or type(error).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout"):
         return InputError(
             f"{name}: is not in the local cache and the hub cannot be reached; a network, HF_ENDPOINT or a local file"
             " is needed"
