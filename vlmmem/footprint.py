@@ -34,6 +34,8 @@ _STATE_SOURCE = "https://github.com/huggingface/transformers/blob/v5.23.0/src/tr
 _CROSS_SOURCE = (
     "https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/mllama/modeling_mllama.py"
 )
+_HEADER_SOURCE = "https://huggingface.co/docs/safetensors/index#format"
+_QUANTISED_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/quantizers"
 _PEAK_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0"
 
 
@@ -199,13 +201,16 @@ def estimate(
 
 
 def default_kv_dtype(model: Model) -> str:
-    """The number format in which a model's cache is kept where nobody says: its own."""
-    return model.dtype
+    """The number format of the cache where nobody says: what the checkpoint's quantisation asks for, or its dtype."""
+    asked = "" if model.quantization is None else model.quantization.kv_cache
+    return asked or model.dtype
 
 
 def stored_format(model: Model) -> str:
-    """The number format in which a model was published, by name."""
-    return model.dtype
+    """The form in which a model's weights were published, by name."""
+    if any(tensor.stored is not None for part in model.parts for _, tensor in part.sample()):
+        return "as stored"
+    return model.dtype if model.quantization is None else model.quantization.method
 
 
 def _images(model: Model, workload: Workload) -> "ImageTokens | None":
@@ -225,29 +230,35 @@ def _images(model: Model, workload: Workload) -> "ImageTokens | None":
 
 
 def _weights(model: Model, number: Format | None, parallelism: Parallelism, share: GpuShare) -> tuple[Term, ...]:
-    number = find_format(model.dtype) if number is None else number
-    source = number.sources[0].address if number.sources else ""
-    bits = number.formula or str(number.bits)
+    stored = stored_format(model)
+    if number is not None or stored == model.dtype:
+        number = find_format(model.dtype) if number is None else number
+        bits, source = f"({number.formula or number.bits}) bits", number.sources[0].address if number.sources else ""
+        rest, basis = "the rest x 16 bits" if number.scope != "all" else "", "derived"
+    elif stored == "as stored":
+        bits, source, rest, basis = "as the file's header says", _HEADER_SOURCE, "", "measured"
+    else:
+        bits, source, rest, basis = f"as {stored} stores them", _QUANTISED_SOURCE, "the rest x 16 bits", "derived"
     if parallelism.gpus > 1:
-        formula = (
-            f"stage {share.stage}: {share.layers} of {model.layers} layers / {parallelism.tp} GPUs x ({bits}) bits / 8"
-        )
+        formula = f"stage {share.stage}: {share.layers} of {model.layers} layers / {parallelism.tp} GPUs x {bits} / 8"
         ends = (("embedding", share.stage == 0), ("output head", share.stage == parallelism.pp - 1))
         held = " and ".join(name for name, here in ends if here)
         formula += f", its {held} with them" if held else ""
-        return (Term("weights", share.weights, formula, "derived", _SPLIT_SOURCE),)
+        return (Term("weights", share.weights, formula, basis, _SPLIT_SOURCE),)
     parts = model_weights_bytes(model, number)
     terms = []
     for part, size in parts.items():
-        parameters = model.parameters_by_part[part]
-        if number.scope == "all":
-            formula = f"{parameters:,} parameters x ({bits}) bits / 8"
-        elif part == "language":
-            formula = f"{parameters:,} parameters: linear layers x ({bits}) bits, the rest x 16 bits, / 8"
+        parameters = f"{model.parameters_by_part[part]:,} parameters"
+        plain = f"x {bits} / 8" if "bits" in bits else bits
+        mixed = f": linear layers {'x ' if 'bits' in bits else ''}{bits}, {rest}"
+        if not rest:
+            formula = f"{parameters} {plain}"
+        elif part == "language" or number is None:
+            formula = f"{parameters}{mixed}{', / 8' if 'bits' in bits else ''}"
         else:
-            formula = f"{parameters:,} parameters x 16 bits / 8"
+            formula = f"{parameters} x 16 bits / 8"
         name = "weights" if len(parts) == 1 else f"weights:{part}"
-        terms.append(Term(name, size, formula, "derived", source))
+        terms.append(Term(name, size, formula, basis, source))
     return tuple(terms)
 
 

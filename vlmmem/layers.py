@@ -170,6 +170,14 @@ class Part:
             counts[id(layer)] = counts.get(id(layer), 0) + 1
         return [(layer, counts[key]) for key, layer in first.items()]
 
+    def sample(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor that differs: those of layers alike once, under the name that they have in the first."""
+        for tensor in self.tensors:
+            yield tensor.name, tensor
+        for layer, _ in self.alike():
+            for tensor in layer.tensors:
+                yield f"{self.stack}.{tensor.name}", tensor
+
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor under its full name."""
         for tensor in self.tensors:
