@@ -13,7 +13,7 @@ from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.layers import Tensor
 from vlmmem.memory import model_weights_bytes
-from vlmmem.memory.weights import local_shape, tensor_bits
+from vlmmem.memory.weights import local_shape, part_bits, tensor_bits
 from vlmmem.model import Model
 from vlmmem.quantization import Array, Quantization, awq, gptq, read_quantization
 from vlmmem.quantization.names import MOST_PATTERNS, Names, spellings
@@ -138,6 +138,33 @@ def test_fp8_in_blocks_as_published() -> None:
     blocks = 64 * (2 * 64 * 40 + 2 * 8 * 40 + 3 * 200 * 40)
     published = 31_205_621_760 + 2 * 1_558_406_144
     assert total(QWEN3_32B, {"quant_method": "fp8", "weight_block_size": [128, 128]}) == published + 2 * blocks
+
+
+# The index of https://huggingface.co/openai/gpt-oss-20b states a total_size of 13,761,264,768; the header of the 120b
+# holds 2,167,371,072 elements in bfloat16, 57,330,892,800 bytes of blocks and 3,583,180,800 of scales.
+def test_mxfp4_experts_as_published() -> None:
+    assert sum(model_weights_bytes("gpt-oss-20b").values()) == 13_761_264_768
+    assert sum(model_weights_bytes("gpt-oss-120b").values()) == 2 * 2_167_371_072 + 57_330_892_800 + 3_583_180_800
+
+
+def test_deepseek_as_published() -> None:
+    # https://huggingface.co/deepseek-ai/DeepSeek-R1: elements by dtype, its layer for multi-token prediction among them.
+    # That is a layer like the last one, and 16-bit weights; each MoE layer has 256 biases of the router in 32 bits.
+    model = find_model("deepseek-v3")
+    published = 680_571_043_840 + 2 * 3_918_786_560 + 4 * (41_555_600 - 59 * 256)
+    last = part_bits(model, model.decoder, layers=range(60, 61), outside=False) / 8
+    layer = model.decoder.layers[60]
+    matrices = sum(tensor.parameters for tensor in layer.tensors if tensor.kind in ("linear", "expert"))
+    small = sum(tensor.parameters for tensor in layer.tensors) - matrices
+    prediction = last - 2 * small + 2 * (model.mtp_parameters - matrices)
+    assert sum(model_weights_bytes(model).values()) + prediction == published
+
+
+def test_qwen3_moe_as_published() -> None:
+    # https://huggingface.co/Qwen/Qwen3-30B-A3B-FP8: elements by dtype; its scales are in 16 bits.
+    model = find_model("qwen3-30b-a3b-fp8")
+    blocks = 48 * (2 * 32 * 16 + 2 * 4 * 16 + 3 * 128 * 6 * 16)
+    assert sum(model_weights_bytes(model).values()) == 29_896_998_912 + 2 * 636_948_480 + 2 * blocks
 
 
 def test_what_stays_in_16_bits() -> None:

@@ -7,7 +7,9 @@ import pytest
 from vlmmem.catalog import find_format, find_model, models
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
+from vlmmem.layers import Tensor
 from vlmmem.memory import checkpoint_bytes, gguf_weights_bytes, model_weights_bytes, weights_bytes
+from vlmmem.memory.weights import part_bits, tensor_bits
 from vlmmem.model import Model
 
 
@@ -49,9 +51,13 @@ def test_parameters_are_a_count(parameters: int) -> None:
 
 @pytest.mark.parametrize("model", models(), ids=lambda model: model.id)
 def test_a_plain_checkpoint_is_all_parameters_in_its_dtype(model: Model) -> None:
-    assert sum(model_weights_bytes(model).values()) == 2 * model.parameters
     assert sum(model_weights_bytes(model, "fp32").values()) == 4 * model.parameters
-    assert list(model_weights_bytes(model)) == list(model.parameters_by_part)
+    assert list(model_weights_bytes(model, "bf16")) == list(model.parameters_by_part)
+    if model.quantization is None:
+        size = 4 if model.dtype == "fp32" else 2
+        assert sum(model_weights_bytes(model).values()) == size * model.parameters
+    else:
+        assert sum(model_weights_bytes(model).values()) < 2 * model.parameters
 
 
 # What vLLM 0.19 loads on an H100, in GiB at two decimals; the table of rotary angles (max_positions x head_dim
@@ -93,6 +99,52 @@ def test_a_4_bit_checkpoint_keeps_the_rest_in_16_bits() -> None:
     assert small == matrices * 133 // 256 + 2 * (8_030_261_248 - matrices)
 
 
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [
+        # 300 inputs: three groups of 128 a row, whole blocks of 64 over the ends of rows, 2 x 3 squares, ten of 32
+        ("gptq-4bit", 4 * 200 * 300 + (16 + 4) * 200 * 3),
+        ("nf4", 4 * 200 * 300 + 32 * 938),
+        ("nf4-double-quant", 4 * 200 * 300 + 8 * 938 + 32 * 4),
+        ("fp8-block128", 8 * 200 * 300 + 32 * 2 * 3),
+        ("mxfp4", 4 * 200 * 300 + 8 * 200 * 10),
+        ("llm.int8", 8 * 200 * 300 + 32 * 200),
+    ],
+)
+def test_groups_that_are_not_full_count_whole(form: str, bits: int) -> None:
+    model = find_model("llama-3.1-8b")
+    tensor = Tensor("self_attn.q_proj.weight", (200, 300))
+    assert tensor_bits(model, "q", tensor, find_format(form), in_decoder=True) == bits
+    experts = Tensor("mlp.experts.down_proj", (5, 200, 300), "expert", "experts")
+    assert tensor_bits(model, "e", experts, find_format(form), in_decoder=True) == 5 * bits
+    # outside the decoder's layers, and what is no matrix, stay in 16 bits
+    assert tensor_bits(model, "q", tensor, find_format(form)) == 16 * 200 * 300
+    norm = Tensor("norm.weight", (200, 300), "norm")
+    assert tensor_bits(model, "n", norm, find_format(form), in_decoder=True) == 16 * 200 * 300
+
+
+def test_a_format_without_a_formula_has_its_bits_and_its_rows() -> None:
+    number = Format("own", "own", (), Fraction(3), row_bits=7, scope="decoder-linear")
+    tensor = Tensor("self_attn.q_proj.weight", (200, 300))
+    assert tensor_bits(find_model("llama-3.1-8b"), "q", tensor, number, in_decoder=True) == 200 * (3 * 300 + 7)
+
+
+def test_a_mixture_goes_before_a_format_of_its_name() -> None:
+    assert checkpoint_bytes("llama-3.1-8b", "Q8_0") == sum(gguf_weights_bytes("llama-3.1-8b", "q8_0").values())
+    assert checkpoint_bytes("llama-3.1-8b", find_format("q8_0")) == -(-17 * 8_030_261_248 // 16)
+
+
+def test_layers_of_a_stage() -> None:
+    model = find_model("llama-3.1-8b")
+    part = model.decoder
+    whole = part_bits(model, part)
+    ends = part_bits(model, part, layers=range(0))
+    layers = [part_bits(model, part, layers=range(at, at + 8), outside=False) for at in range(0, 32, 8)]
+    assert whole == ends + sum(layers)
+    assert len(set(layers)) == 1
+    assert part_bits(model, part, find_format("fp32")) == 2 * whole
+
+
 def test_a_scale_for_each_row() -> None:
     matrices, rows = 6_979_321_856, 32 * (4096 + 2 * 1024 + 4096 + 2 * 14336 + 4096)
     size = sum(model_weights_bytes("llama-3.1-8b", find_format("llm.int8")).values())
@@ -115,5 +167,5 @@ def test_a_format_of_ones_own() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(InputError, match=r"^format 'fp7' is not in the catalogue; known are fp32, fp16, "):
         weights_bytes(1, "fp7")
-    with pytest.raises(InputError, match=r"^model 'gpt-9' is not in the catalogue; known are llava-1.5-7b, "):
+    with pytest.raises(InputError, match=r"^model 'gpt-9' is not in the catalogue; near are "):
         model_weights_bytes("gpt-9")
