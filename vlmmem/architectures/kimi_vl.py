@@ -2,7 +2,8 @@
 
 Source: modeling_kimi_k25.py under https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/;
 for Kimi-VL, which transformers does not have, modeling_kimi_vl.py and configuration_kimi_vl.py of
-https://huggingface.co/moonshotai/Kimi-VL-A3B-Instruct.
+https://huggingface.co/moonshotai/Kimi-VL-A3B-Instruct, whose checkpoint holds 16,407,657,776 elements of 2 bytes: the
+parameters counted here, and 3,392 of its routers' biases and rotary tables, which are buffers.
 """
 
 from vlmmem.architectures.blocks import linear, norm

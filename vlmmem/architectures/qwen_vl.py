@@ -32,6 +32,7 @@ _TEXT_3 = {
     "intermediate_size": 22016,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
+    "num_key_value_heads": 32,
     "max_position_embeddings": 128000,
     "head_dim": 128,
 }
@@ -43,6 +44,7 @@ _TEXT_3_MOE = {
     "intermediate_size": 5632,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
+    "num_key_value_heads": 16,
     "max_position_embeddings": 128000,
     "decoder_sparse_step": 1,
     "moe_intermediate_size": 1408,
