@@ -52,6 +52,62 @@ def test_published_files(name: str, mixture: str, gb: str) -> None:
     assert f"{checkpoint_bytes(name, mixture) / 1e9:.1f}" == gb
 
 
+MIXTRAL_8X22B: dict[str, object] = {
+    "model_type": "mixtral", "hidden_size": 6144, "num_hidden_layers": 56, "num_attention_heads": 48,
+    "num_key_value_heads": 8, "intermediate_size": 16384, "num_local_experts": 8, "num_experts_per_tok": 2,
+    "vocab_size": 32000, "max_position_embeddings": 65536, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+# Tables of files, GB at two digits, headers of up to 20 MB among them: huggingface.co/bartowski/Mixtral-8x22B-v0.1-GGUF,
+# .../Qwen_Qwen3-30B-A3B-GGUF, .../google_gemma-3-4b-it-GGUF, .../Qwen_Qwen3-8B-GGUF.
+@pytest.mark.parametrize(
+    ("name", "mixture", "gb"),
+    [
+        ("", "q5_k_m", 99.96),
+        ("", "q5_k_s", 96.97),
+        ("", "q4_k_m", 85.58),
+        ("", "q4_k_s", 80.47),
+        ("", "iq4_nl", 80.47),
+        ("", "iq4_xs", 76.35),
+        ("", "q3_k_l", 72.57),
+        ("", "q3_k_m", 67.78),
+        ("", "q3_k_s", 61.49),
+        ("", "q2_k", 52.10),
+        ("qwen3-30b-a3b", "q8_0", 32.48),
+        ("qwen3-30b-a3b", "q6_k", 25.10),
+        ("qwen3-30b-a3b", "q5_k_m", 21.74),
+        ("qwen3-30b-a3b", "q5_k_s", 21.10),
+        ("gemma-3-4b", "q8_0", 4.13),
+        ("gemma-3-4b", "q6_k", 3.19),
+        ("gemma-3-4b", "q5_k_m", 2.83),
+        ("gemma-3-4b", "q5_k_s", 2.76),
+        ("gemma-3-4b", "q4_k_m", 2.49),
+        ("qwen3-8b", "q8_0", 8.71),
+        ("qwen3-8b", "q6_k", 6.73),
+    ],
+)
+def test_published_tables_of_files(name: str, mixture: str, gb: float) -> None:
+    model = find_model(name) if name else build(MIXTRAL_8X22B)
+    assert abs(gguf_weights_bytes(model, mixture)["language"] / 1e9 - gb) < 0.03
+
+
+def test_eight_experts_have_rules_of_their_own() -> None:
+    model = build(MIXTRAL_8X22B)
+    layer = {tensor.name: tensor for tensor in model.decoder.layers[0].tensors}
+
+    def form(mixture: str, part: str) -> str:
+        tensor = next(tensor for name, tensor in layer.items() if part in name)
+        return tensor_type(model, mixture, tensor, 20)
+
+    for mixture in ("q2_k", "q4_k_m", "q6_k"):
+        assert form(mixture, "v_proj") == form(mixture, "k_proj") == "Q8_0"
+    assert [form(name, "o_proj") for name in ("q2_k", "q3_k_s", "q3_k_l", "q4_k_m", "q5_k_m")] == [
+        "Q5_K", "Q5_K", "Q3_K", "Q5_K", "Q5_K",
+    ]  # fmt: skip
+    assert form("q4_k_m", "mlp.gate.") == "F32"
+
+
 def small(**changes: object) -> Model:
     config: dict[str, object] = {
         "model_type": "llama", "num_hidden_layers": 16, "hidden_size": 256, "num_attention_heads": 4,

@@ -148,7 +148,7 @@ def test_mxfp4_experts_as_published() -> None:
 
 
 def test_deepseek_as_published() -> None:
-    # https://huggingface.co/deepseek-ai/DeepSeek-R1: elements by dtype, its layer for multi-token prediction among them.
+    # https://huggingface.co/deepseek-ai/DeepSeek-R1: elements by dtype, its layer for multi-token prediction included.
     # That is a layer like the last one, and 16-bit weights; each MoE layer has 256 biases of the router in 32 bits.
     model = find_model("deepseek-v3")
     published = 680_571_043_840 + 2 * 3_918_786_560 + 4 * (41_555_600 - 59 * 256)
@@ -520,3 +520,10 @@ def test_arrays() -> None:
     assert Array("a", 2, (1, 3), (1, 2)).size(7, 9) == 2 * 3 * 5
     assert Array("a", 4, None, None).size(7, 9) == 4
     assert Array("a", 1, None, (1, 2), flat=True).size(7, 9) == 32
+
+
+def test_what_the_text_model_says_holds_for_the_text_model() -> None:
+    model = find_model("kimi-k2.5")
+    parts = model_weights_bytes(model)
+    assert parts["vision"] == 2 * model.parameters_by_part["vision"]
+    assert parts["language"] < model.parameters_by_part["language"]
