@@ -69,16 +69,21 @@ def mixture(
 
 
 def next_token_layer(
-    fields: Fields, layer: Layer, hidden: int, tables: int = 0, field: str = "num_nextn_predict_layers"
+    fields: Fields,
+    layer: Layer,
+    hidden: int,
+    tables: int = 0,
+    field: str = "num_nextn_predict_layers",
+    default: int = 0,
 ) -> int:
     """Parameters of the layers that predict a further token: checkpoints hold them, transformers does not build them.
 
     Each is a decoder layer behind a matrix of hidden x 2 hidden and three norms. `tables` are the elements of its own
-    copies of embedding and head.
+    copies of embedding and head. Their number stands in `field`, or is `default`.
 
     Source: vLLM, vllm/model_executor/models/deepseek_mtp.py, glm4_moe_mtp.py and qwen3_next_mtp.py.
     """
-    count = fields.integer(field, 0, least=0, most=64)
+    count = fields.integer(field, default, least=0, most=64)
     return count * (layer.parameters + 2 * hidden * hidden + 3 * hidden + tables)
 
 
