@@ -6,7 +6,7 @@ biases, routers, convolutions; GPTQ and AWQ convert the decoder's layers only, t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmmem.architectures.fields import Fields
 from vlmmem.errors import InputError
@@ -348,10 +348,10 @@ def read_quantization(fields: Fields, hf_quant_config: object = None) -> Quantiz
         beside = Fields(hf_quant_config, f"{fields.where}: hf_quant_config")
         if "quantization" in beside:
             return _modelopt(fields, beside)
-    found = fields
+    found, inside = fields, False
     name = fields.first("quantization_config", "compression_config")
     if name not in fields and "text_config" in fields:
-        found = fields.sub("text_config")
+        found, inside = fields.sub("text_config"), True
         name = found.first("quantization_config", "compression_config")
     if name not in found:
         return None
@@ -365,4 +365,6 @@ def read_quantization(fields: Fields, hf_quant_config: object = None) -> Quantiz
     read = METHODS.get(method)
     if read is None:
         return _opaque(method, _unknown(config.where, f"'quant_method' is {method!r}"), config.where)
-    return read(config)
+    quantised = read(config)
+    # What the text model's config says holds for the text model: the tower of Kimi-K2.5 stays as it is.
+    return replace(quantised, reach="decoder") if inside and quantised.reach == "linear" else quantised
