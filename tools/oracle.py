@@ -40,15 +40,32 @@ ENVIRONMENT = ROOT / ".venv-oracle"
 REQUIREMENTS = ROOT / "tools" / "oracle-requirements.txt"
 # Which part of a model a parameter belongs to: by a piece of its name, the first that fits; otherwise language.
 PARTS = (
-    ("multi_modal_projector", "projector"),
-    ("image_newline", "projector"),
+    ("talker", "speech"),
+    ("token2wav", "speech"),
+    ("aligner", "projector"),
     ("connector", "projector"),
-    ("vision_tower", "vision"),
-    ("vision_model", "vision"),
-    ("visual", "vision"),
-    ("vision", "vision"),
+    ("deepstack_merger_list", "projector"),
+    ("downsample", "projector"),
+    ("embed_vision", "projector"),
+    ("high_res_vision_alpha", "projector"),
+    ("high_res_vision_neck", "projector"),
+    ("high_res_vision_proj", "projector"),
+    ("image_newline", "projector"),
+    ("merger", "projector"),
+    ("mm_projector", "projector"),
+    ("multi_modal_projector", "projector"),
+    ("vision_adapter", "projector"),
+    ("img_processor", "vision"),
+    ("image_embed", "projector"),
+    ("high_res_vision_model", "vision"),
     ("image_encoder", "vision"),
+    ("vision", "vision"),
+    ("vision_model", "vision"),
+    ("vision_tower", "vision"),
+    ("visual", "vision"),
+    ("audio_embed", "audio"),
     ("audio_tower", "audio"),
+    ("embed_audio", "audio"),
 )
 LONGEST_ERROR = 200
 
@@ -80,9 +97,8 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
 
 
-def build(config: dict[str, Any]) -> "torch.nn.Module":
-    """The model that transformers builds for a config.json, on the meta device."""
-    import torch
+def parse(config: dict[str, Any]) -> Any:
+    """The config object that transformers makes of a config.json."""
     import transformers
 
     fields = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -91,7 +107,15 @@ def build(config: dict[str, Any]) -> "torch.nn.Module":
         raise ValueError("the config names no model_type")
     if kind not in transformers.CONFIG_MAPPING:
         raise ValueError(f"transformers has no model type {kind}")
-    parsed = transformers.AutoConfig.for_model(kind, **fields)
+    return transformers.AutoConfig.for_model(kind, **fields)
+
+
+def build(config: dict[str, Any], parsed: Any = None) -> "torch.nn.Module":
+    """The model that transformers builds for a config.json, on the meta device; `parsed` stands for its object."""
+    import torch
+    import transformers
+
+    parsed = parse(config) if parsed is None else parsed
     named = (config.get("architectures") or [None])[0]
     known = getattr(transformers, named, None) if named else None
     with torch.device("meta"):
@@ -100,7 +124,7 @@ def build(config: dict[str, Any]) -> "torch.nn.Module":
         for auto in (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM):
             if type(parsed) in auto._model_mapping:
                 return auto.from_config(parsed)
-    raise ValueError(f"transformers has no class {named or kind}")
+    raise ValueError(f"transformers has no class {named or config['model_type']}")
 
 
 def part_of(name: str) -> str:
