@@ -4,10 +4,10 @@ LLaVA-NeXT and LLaVA-OneVision. A row of features ends with a learned newline, w
 """
 
 import math
-from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens
+from vlmmem.record import record
 
 __all__ = ["AnyResolution", "best_canvas"]
 
@@ -30,7 +30,7 @@ def best_canvas(height: int, width: int, canvases: tuple[tuple[int, int], ...]) 
     return best
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AnyResolution:
     """LLaVA-NeXT, LLaVA-OneVision: an overview of one tile, and the image on a canvas of tiles.
 

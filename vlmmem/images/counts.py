@@ -1,20 +1,20 @@
 """What one image or one video costs: counts that every rule of this room returns."""
 
-from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from vlmmem.errors import InputError
+from vlmmem.record import record
 
 __all__ = ["MAX_FRAMES", "MAX_SIDE", "ImageRule", "ImageTokens", "VideoRule", "VideoTokens", "checked_side"]
 
 MAX_SIDE = 65_535
 """Pixels: the longest side that a JPEG file can hold. A longer one is taken for a slip."""
 
-MAX_FRAMES = 10_000_000
-"""Frames of one video: days of it."""
+MAX_FRAMES = 1_000_000
+"""Frames of one video: nine hours of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ImageTokens:
     """What one image of `width` x `height` pixels costs.
 
@@ -39,10 +39,10 @@ class ImageTokens:
 
     def json(self) -> dict[str, Any]:
         """The same as a JSON object."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VideoTokens:
     """What one video costs; the counts mean what they mean in `ImageTokens`.
 
@@ -65,7 +65,7 @@ class VideoTokens:
 
     def json(self) -> dict[str, Any]:
         """The same as a JSON object."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class ImageRule(Protocol):

@@ -5,15 +5,15 @@ may add crops of a long one ("pan and scan", off unless asked for).
 """
 
 import math
-from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens
+from vlmmem.record import record
 
 __all__ = ["CentreCrop", "PanAndScan", "Square"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CentreCrop:
     """LLaVA-1.5: the image is resized, then its centre is cropped; each patch is a token.
 
@@ -56,7 +56,7 @@ class CentreCrop:
         return (longer, self.shortest_edge) if width <= height else (self.shortest_edge, longer)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Square:
     """PaliGemma: the image is squeezed to `height` x `width` pixels and costs `tokens`, always.
 
@@ -79,7 +79,7 @@ class Square:
         return ImageTokens(width, height, self.tokens, self.tokens, 3 * self.height * self.width, 1, patches)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PanAndScan:
     """Gemma 3: the image is squeezed into a square of 256 tokens; with pan and scan, so is each crop of a long one.
 

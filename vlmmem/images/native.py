@@ -1,10 +1,10 @@
 """The image's own shape, as nearly as patches allow: Pixtral, Mistral-Small-3.1, Gemma 4."""
 
 import math
-from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens
+from vlmmem.record import record
 
 __all__ = ["SOFT_TOKENS", "LongestSide", "PatchBudget"]
 
@@ -12,7 +12,7 @@ SOFT_TOKENS = (70, 140, 280, 560, 1120)
 """The budgets that Gemma 4 knows."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LongestSide:
     """Pixtral, Mistral 3: shrunk until it fits, then each side rounded up to whole tokens; a marker ends each row.
 
@@ -48,7 +48,7 @@ class LongestSide:
         return ImageTokens(width, height, tokens, tokens + rows, 3 * tokens * side**2, 1, tokens * self.merge_size**2)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PatchBudget:
     """Gemma 4: as large as the budget allows, the ratio of sides kept, each side a whole number of tokens.
 

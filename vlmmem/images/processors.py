@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from vlmmem.images.counts import MAX_FRAMES, ImageRule, ImageTokens, VideoRule, 
 from vlmmem.images.fixed_grid import PanAndScan
 from vlmmem.images.settings import CLASSES, Settings, image_rule, processor_class, video_rule
 from vlmmem.model import Model, Source
+from vlmmem.record import record, replace
 from vlmmem.strict_json import parse_json
 
 __all__ = [
@@ -36,7 +36,7 @@ LARGEST_FILE = 4 << 20
 _SIZE = re.compile(r"([0-9]{1,12})[xX×]([0-9]{1,12})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Processor:
     """What a model does to an image before it sees it.
 

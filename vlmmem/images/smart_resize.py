@@ -5,10 +5,10 @@ has its own tokens. Qwen2-VL and 2.5-VL bound the pixels of a frame, Qwen3-VL an
 """
 
 import math
-from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens, VideoTokens
+from vlmmem.record import record
 
 __all__ = ["ClipBudget", "FrameBudget", "PixelBounds", "clip_size", "frame_size"]
 
@@ -80,7 +80,7 @@ def clip_size(
     return tall, wide
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PixelBounds:
     """The image rule. `clip` says that the bounds count `temporal_patch_size` frames of it (GLM-4V).
 
@@ -113,7 +113,7 @@ class PixelBounds:
         return ImageTokens(width, height, tokens, tokens, 3 * deep * tall * wide, 1, patches)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FrameBudget:
     """Qwen2-VL and Qwen2.5-VL: every frame has its own bounds, so that a clip grows with its frames.
 
@@ -167,7 +167,7 @@ class FrameBudget:
         return math.ceil(total / (total / count))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ClipBudget:
     """Qwen3-VL and Qwen3.5: the bounds hold for the whole clip, so that many frames are small frames.
 
@@ -199,7 +199,7 @@ class ClipBudget:
         """The counts for one video."""
         deep, factor = self.temporal_patch_size, self.patch_size * self.merge_size
         # Without a rate the processor takes the frames for 24 a second.
-        indices = list(range(frames)) if fps is None else self._sampled(frames, fps, sample_fps or self.fps)
+        indices: Sequence[int] = range(frames) if fps is None else self._sampled(frames, fps, sample_fps or self.fps)
         taken, most = len(indices), self.most
         if self.frame_tokens is not None:
             a_frame = max(min(self.frame_tokens * factor * factor, most // taken), int(self.least * 1.05))
@@ -223,7 +223,8 @@ class ClipBudget:
         step = (total - 1) / (count - 1) if count > 1 else 0.0
         return [round(at * step) for at in range(count - 1)] + [total - 1] if count > 1 else [0]
 
-    def _times(self, indices: list[int], fps: float) -> list[float]:
-        deep = self.temporal_patch_size
-        padded = indices + indices[-1:] * (-len(indices) % deep)
-        return [(padded[at] / fps + padded[at + deep - 1] / fps) / 2 for at in range(0, len(padded), deep)]
+    def _times(self, indices: Sequence[int], fps: float) -> Iterator[float]:
+        """Seconds at which each group of frames stands: between its first and its last; the last frame is repeated."""
+        deep, end = self.temporal_patch_size, len(indices) - 1
+        for at in range(0, len(indices), deep):
+            yield (indices[at] / fps + indices[min(at + deep - 1, end)] / fps) / 2

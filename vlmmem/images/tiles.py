@@ -1,10 +1,10 @@
 """Square tiles of one size: InternVL, Idefics3 and SmolVLM, Llama 3.2 Vision."""
 
 import math
-from dataclasses import dataclass
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens
+from vlmmem.record import record
 
 __all__ = ["ClosestGrid", "LongestEdge", "TiledCanvas", "arrangements"]
 
@@ -21,7 +21,7 @@ def arrangements(most: int, least: int = 1) -> list[tuple[int, int]]:
     return [(a, b) for a in range(1, most + 1) for b in range(1, most // a + 1) if a * b >= least]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ClosestGrid:
     """InternVL: the grid of tiles with the closest ratio of sides, and an overview where it has more than one tile.
 
@@ -67,7 +67,7 @@ class ClosestGrid:
         return best
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LongestEdge:
     """Idefics3, SmolVLM: the longer side is resized to `longest`, small images too; then tiles and an overview.
 
@@ -142,7 +142,7 @@ class LongestEdge:
         return max(width, 1), max(height, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TiledCanvas:
     """Llama 3.2 Vision: the smallest canvas of tiles that holds the image.
 
