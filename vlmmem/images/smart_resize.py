@@ -5,6 +5,7 @@ has its own tokens. Qwen2-VL and 2.5-VL bound the pixels of a frame, Qwen3-VL an
 """
 
 import math
+from collections.abc import Iterator, Sequence
 
 from vlmmem.errors import InputError
 from vlmmem.images.counts import ImageTokens, VideoTokens
