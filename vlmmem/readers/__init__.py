@@ -1,11 +1,11 @@
 """Models out of files: a config, a folder, the header of a safetensors or GGUF file, a name of the catalogue or hub."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmmem.errors import InputError
+from vlmmem.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

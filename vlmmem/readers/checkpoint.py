@@ -6,7 +6,6 @@ says what the weights are. A header alone tells the widths of keys and values, b
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from vlmmem.errors import InputError
@@ -15,6 +14,7 @@ from vlmmem.model import Model
 from vlmmem.readers.names import Place, place
 from vlmmem.readers.packing import bits_of, weights
 from vlmmem.readers.stored import Header, StoredTensor
+from vlmmem.record import replace
 
 __all__ = ["Sorted", "model_from_index", "model_from_safetensors", "most_experts", "sort_weights"]
 
@@ -64,7 +64,9 @@ class Sorted:
 
 
 def _layers(by_index: dict[int, list[Tensor]]) -> list[Layer]:
-    return [Layer("none", tuple(by_index.get(index, ()))) for index in range(max(by_index) + 1)]
+    """Layers that keep nothing, such as a vision tower's; those alike are one object."""
+    alike = {tensors: Layer("none", tensors) for tensors in {tuple(each) for each in by_index.values()} | {()}}
+    return [alike[tuple(by_index.get(index, ()))] for index in range(max(by_index) + 1)]
 
 
 def sort_weights(found: Iterable[StoredTensor], depth: int | None = None) -> Sorted:
@@ -129,13 +131,13 @@ def model_from_safetensors(header: Header, built: Model | None = None, config: o
     notes = (*header.notes, *notes)
     if built is not None:
         return _with_config(built, sorted_, decoder, notes)
-    layers = []
+    alike: dict[tuple[Tensor, ...], Layer] = {}
     unknown = False
-    for index in range(max(by_index) + 1):
-        tensors = tuple(by_index.get(index, ()))
+    for tensors in {tuple(each) for each in by_index.values()} | {()}:
         caches = _caches(tensors)
         unknown |= caches is None
-        layers.append(Layer(_kind(caches), _with_queries(tensors, caches or ()), caches or ()))
+        alike[tensors] = Layer(_kind(caches), _with_queries(tensors, caches or ()), caches or ())
+    layers = [alike[tuple(by_index.get(index, ()))] for index in range(max(by_index) + 1)]
     notes = (*notes, NO_CACHE.format("some layers") if unknown else NO_WINDOW)
     return _alone(header, sorted_, decoder, layers, notes)
 
@@ -217,8 +219,8 @@ def _alone(
 
 def most_experts(layers: Iterable[Layer]) -> int:
     """The most experts that a layer has: how many its tensors hold."""
-    counts = [t.shape[0] for layer in layers for t in layer.tensors if t.kind == "expert" and len(t.shape) > 2]
-    return max(counts, default=0)
+    counts = [t.shape[0] for layer in layers for t in layer.tensors if t.kind == "expert"]
+    return max(1, *counts) if counts else 0
 
 
 def _dtype(header: Header) -> str:

@@ -5,7 +5,6 @@ src/llama-hparams.cpp; read at the commits named below). Metadata of an architec
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from vlmmem.errors import InputError
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, StateCache, Tensor
@@ -13,6 +12,7 @@ from vlmmem.model import Model, VisionTower
 from vlmmem.readers.checkpoint import UNKNOWN_LENGTH, most_experts, sort_weights
 from vlmmem.readers.gguf import Skipped
 from vlmmem.readers.stored import Header, shown
+from vlmmem.record import replace
 
 __all__ = ["PERIODS", "model_from_gguf", "tower_from_gguf"]
 

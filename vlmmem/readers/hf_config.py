@@ -1,6 +1,5 @@
 """The config.json of a model, and what stands beside it in its folder."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from vlmmem.architectures import HOMES, build
@@ -9,6 +8,7 @@ from vlmmem.model import Model
 from vlmmem.readers.checkpoint import model_from_index, model_from_safetensors, shard_of
 from vlmmem.readers.safetensors import join, read_header, read_index
 from vlmmem.readers.stored import Header, is_file, open_file, shown
+from vlmmem.record import replace
 from vlmmem.strict_json import parse_json
 
 __all__ = ["config_beside", "model_from_config", "model_from_folder", "model_of_file", "read_config"]
@@ -52,7 +52,7 @@ def config_beside(folder: Path) -> tuple[Model | None, object, tuple[str, ...]]:
     try:
         return build(config, shown(path), extra), config, ()
     except InputError as error:
-        if kind in HOMES or not isinstance(kind, str):
+        if not isinstance(kind, str) or kind in HOMES:
             raise
         return None, config, (str(error),)
 

@@ -7,7 +7,6 @@ by ranged reads: never a weight, and no code.
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from vlmmem.readers.checkpoint import model_from_safetensors
 from vlmmem.readers.hf_config import config_beside, model_from_folder
 from vlmmem.readers.safetensors import check_header, join
 from vlmmem.readers.stored import shown
+from vlmmem.record import replace
 
 if TYPE_CHECKING:
     from vlmmem.model import Model

@@ -12,6 +12,10 @@ from typing import NamedTuple
 __all__ = ["Place", "place", "storage_suffix"]
 
 
+MOST_LAYERS = 4096
+"""A larger number in a name is no layer's."""
+
+
 class Place(NamedTuple):
     """Where a tensor stands: `name` is below its layer, or in full outside the layers (`layer` is None there)."""
 
@@ -132,7 +136,7 @@ def place(name: str) -> Place:
     """
     part = next((part for part, rule in _PART if rule.search(name)), "language")
     found = _LAYER.fullmatch(name)
-    if found is None:
+    if found is None or int(found["layer"]) >= MOST_LAYERS:
         kind, cut = _kind(name, True)
         return Place(part, "", None, name, kind, "whole" if part == "projector" else cut)
     kind, cut = _kind(found["name"], False)

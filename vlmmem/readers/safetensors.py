@@ -6,12 +6,12 @@ of the library's own reader: safetensors 0.8.0, safetensors/src/tensor.rs (`read
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 from vlmmem.errors import InputError
 from vlmmem.readers.stored import Header, StoredTensor, is_file, open_file, shown
+from vlmmem.record import replace
 from vlmmem.strict_json import parse_json
 
 __all__ = ["DTYPE_BITS", "check_header", "join", "read_header", "read_index"]

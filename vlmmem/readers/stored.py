@@ -3,11 +3,11 @@
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from vlmmem.errors import InputError
+from vlmmem.record import record
 
 __all__ = ["Header", "StoredTensor", "is_file", "open_file", "shown"]
 
@@ -21,7 +21,7 @@ class StoredTensor(NamedTuple):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Header:
     """The headers of one checkpoint: one file or several that belong together.
 
@@ -35,7 +35,7 @@ class Header:
     metadata: Mapping[str, object]
     total_bytes: int
     names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
