@@ -5,13 +5,25 @@ from typing import Any, Protocol
 from vlmmem.errors import InputError
 from vlmmem.record import record
 
-__all__ = ["MAX_FRAMES", "MAX_SIDE", "ImageRule", "ImageTokens", "VideoRule", "VideoTokens", "checked_side"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_SIDE",
+    "MAX_TAKEN",
+    "ImageRule",
+    "ImageTokens",
+    "VideoRule",
+    "VideoTokens",
+    "checked_side",
+]
 
 MAX_SIDE = 65_535
 """Pixels: the longest side that a JPEG file can hold. A longer one is taken for a slip."""
 
 MAX_FRAMES = 1_000_000
 """Frames of one video: nine hours of it."""
+
+MAX_TAKEN = 100_000
+"""Frames of one video of which every one is taken."""
 
 
 @record(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlmmem.catalog.entries import Entry, read_entries
 from vlmmem.errors import InputError
-from vlmmem.images.counts import MAX_FRAMES, ImageRule, ImageTokens, VideoRule, VideoTokens, checked_side
+from vlmmem.images.counts import MAX_FRAMES, MAX_TAKEN, ImageRule, ImageTokens, VideoRule, VideoTokens, checked_side
 from vlmmem.images.fixed_grid import PanAndScan
 from vlmmem.images.settings import CLASSES, Settings, image_rule, processor_class, video_rule
 from vlmmem.model import Model, Source
@@ -342,7 +342,7 @@ def video_tokens(
     item = _processor(model)
     checked_side("width", width)
     checked_side("height", height)
-    checked_side("frames", frames, MAX_FRAMES)
+    checked_side("frames", frames, MAX_TAKEN if fps is None else MAX_FRAMES)
     for name, rate in (("fps", fps), ("sample_fps", sample_fps)):
         if rate is not None and (type(rate) not in (int, float) or not 0 < rate < 1e6):
             raise InputError(f"{name} is {str(rate)[:40]}; a number above 0 is needed")
