@@ -59,7 +59,7 @@ MIXTRAL_8X22B: dict[str, object] = {
 }  # fmt: skip
 
 
-# Tables of files, GB at two digits, headers of up to 20 MB among them: huggingface.co/bartowski/Mixtral-8x22B-v0.1-GGUF,
+# Tables of files, GB at two digits, headers of some MB included: huggingface.co/bartowski/Mixtral-8x22B-v0.1-GGUF,
 # .../Qwen_Qwen3-30B-A3B-GGUF, .../google_gemma-3-4b-it-GGUF, .../Qwen_Qwen3-8B-GGUF.
 @pytest.mark.parametrize(
     ("name", "mixture", "gb"),

@@ -345,6 +345,7 @@ def test_a_fault_is_one_line(config: dict[str, Any], message: str) -> None:
         {"quant_method": "awq", "version": "gemv_fast"},
         {"quant_method": "gptq", "checkpoint_format": "marlin"},
         {"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"},
+        {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": {"a": {"quant_algo": "X"}}},
         {**FP8_DYNAMIC, "format": "marlin-24"},
         {**FP8_DYNAMIC, "sparsity_config": {"format": "sparse-24-bitmask"}},
     ],
@@ -397,6 +398,37 @@ def test_mixed_precision_names_each_layer() -> None:
     wide = 2048 * 8192
     saved = 2 * wide - (wide // 2 + wide // 16 + 8) + 2 * wide - (wide + 8)
     assert sum(model_weights_bytes(model).values()) == 2 * model.parameters - saved
+
+
+def test_a_layer_that_is_named_has_all_below_it() -> None:
+    beside = {"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {
+        "model.layers.0.mlp": {"quant_algo": "W4A16_NVFP4", "group_size": 16}}}}  # fmt: skip
+    model = build(LLAMA_1B, "config", beside)
+    assert [name for name, kept in layouts(model).items() if kept] == [
+        f"model.layers.0.mlp.{which}_proj.weight" for which in ("gate", "up", "down")
+    ]
+    wide = 2048 * 8192
+    size = sum(model_weights_bytes(model).values())
+    assert size == 2 * model.parameters - 3 * (2 * wide - (wide // 2 + wide // 16 + 4))
+
+
+def test_experts_in_four_bits_beside_blocks_of_eight() -> None:
+    # https://huggingface.co/deepseek-ai/DeepSeek-V4-Flash: `expert_dtype` stands beside the quantisation config
+    found = read({"quant_method": "fp8", "weight_block_size": [128, 128]}, expert_dtype="fp4")
+    experts = Tensor("mlp.experts.down_proj", (4, 256, 512), "expert", "experts")
+    routed = found.layout("model.layers.0.mlp.experts.down_proj", experts, in_decoder=True)
+    shared = found.layout("model.layers.0.mlp.shared_experts.up_proj.weight", linear(256, 512), in_decoder=True)
+    assert routed is not None
+    assert shared is not None
+    assert routed.size(256, 512) == 256 * 512 // 2 + 256 * 512 // 32
+    assert shared.size(256, 512) == 256 * 512 + 2 * 4
+
+
+def test_without_a_list_modelopt_leaves_the_head_alone() -> None:
+    beside = {"quantization": {"quant_algo": "FP8", "exclude_modules": None}}
+    found = layouts(build({**LLAMA_1B, "tie_word_embeddings": False}, "config", beside))
+    assert not found["lm_head.weight"]
+    assert found["model.layers.3.mlp.up_proj.weight"]
 
 
 def test_gptq_with_settings_of_its_own_for_some_layers() -> None:

@@ -6,7 +6,6 @@ biases, routers, convolutions; GPTQ and AWQ convert the decoder's layers only, t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from vlmmem.architectures.fields import Fields
 from vlmmem.errors import InputError
@@ -14,11 +13,12 @@ from vlmmem.layers import Tensor
 from vlmmem.quantization import methods
 from vlmmem.quantization.names import Names, spellings
 from vlmmem.quantization.storage import Layout
+from vlmmem.record import record, replace
 
 __all__ = ["METHODS", "Quantization", "Rule", "read_quantization"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Rule:
     """One layout and the modules that it is for; `targets` None means every one that nothing else names."""
 
@@ -26,7 +26,7 @@ class Rule:
     targets: Names | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class Quantization:
     """What a quantisation config says.
 
@@ -183,13 +183,15 @@ def _block(fields: Fields, name: str) -> tuple[int, int] | None:
 def _fp8(fields: Fields) -> Quantization:
     static = fields.one_of("activation_scheme", ("dynamic", "static"), "dynamic") == "static"
     block = _block(fields, "weight_block_size")
-    if "expert_dtype" in fields and fields.text("expert_dtype") not in ("fp8", "float8_e4m3fn"):
-        what = f"'expert_dtype' is {fields.text('expert_dtype')!r}"
-        return _opaque("fp8", _unknown(fields.where, what), fields.where)
-    layout = methods.fp8(static=static) if block is None else methods.fp8_blocks(*block)
+    narrow = fields.one_of("expert_dtype", ("fp8", "fp4"), "fp8") == "fp4"
+    layout = methods.fp8(static=static) if block is None else methods.fp8_blocks(*block, scale_bytes=1 if narrow else 4)
     # transformers would convert a head that the list does not name; published checkpoints keep it all the same
     kept, _ = _kept(fields, "modules_to_not_convert", "ignored_layers")
-    return Quantization("fp8", (Rule(layout),), "linear", kept)
+    rules: tuple[Rule, ...] = (Rule(layout),)
+    if narrow:
+        # DeepSeek-V4: routed experts in MXFP4, and all scales powers of two that take a byte
+        rules = (Rule(methods.mxfp4(), Names([r"re:.*\.experts\."], "exact", fields.where)), *rules)
+    return Quantization("fp8", rules, "linear", kept)
 
 
 def _fbgemm(fields: Fields) -> Quantization:
@@ -236,7 +238,7 @@ def _compressed(fields: Fields) -> Quantization:
         if layout is None:
             return _opaque(method, _unknown(group.where, f"the format {own!r}"), fields.where)
         rules.append(Rule(layout, _targets(group)))
-    ignore = Names(_list(fields, "ignore") or (), "exact", f"{fields.where}: 'ignore'")
+    ignore = Names(_list(fields, "ignore", "ignored_layers") or (), "exact", f"{fields.where}: 'ignore'")
     cache = _cache(fields, "kv_cache_scheme")
     return Quantization(method, tuple(rules), "linear", ignore, head=True, kv_cache=cache)
 
@@ -285,9 +287,8 @@ def _modelopt(fields: Fields, beside: Fields | None) -> Quantization:
     if beside is not None:
         fields = beside.sub("quantization")
     algorithm = fields.text("quant_algo", "").upper()
-    kept = _list(fields, "exclude_modules", "ignore") or ()
-    where = f"{fields.where}: modules that are not converted"
-    names = Names(kept, "wildcards", where)
+    kept = _list(fields, "exclude_modules", "ignore")
+    names = Names(kept or (), "wildcards", f"{fields.where}: modules that are not converted")
     cache = _cache(fields, fields.first("kv_cache_quant_algo", "kv_cache_scheme"))
     if algorithm == "MIXED_PRECISION":
         rules = []
@@ -300,18 +301,21 @@ def _modelopt(fields: Fields, beside: Fields | None) -> Quantization:
             layout = _modelopt_layout(one, size)
             if layout is None:
                 return _opaque("modelopt", _unknown(fields.where, f"'quant_algo' is {one!r}"), fields.where)
-            rules.append(Rule(layout, Names(listed, "exact", layers.where)))
+            rules.append(Rule(layout, Names(listed, "wildcards", layers.where)))
         return Quantization("modelopt", tuple(rules), "linear", names, head=True, kv_cache=cache)
     layout = _modelopt_layout(algorithm, _group(fields, default=16))
     if layout is None:
         return _opaque("modelopt", _unknown(fields.where, f"'quant_algo' is {algorithm!r}"), fields.where)
-    return Quantization("modelopt", (Rule(layout),), "linear", names, head=True, kv_cache=cache)
+    # without a list ModelOpt's defaults hold, which leave the head alone
+    return Quantization("modelopt", (Rule(layout),), "linear", names, head=kept is not None, kv_cache=cache)
 
 
 def _modelopt_layout(algorithm: str, group: int) -> Layout | None:
     if algorithm == "FP8":
         return methods.fp8(static=True)
-    return methods.nvfp4(group or 16) if algorithm == "NVFP4" else None
+    if algorithm in ("NVFP4", "W4A16_NVFP4"):
+        return methods.nvfp4(group or 16, static=algorithm == "NVFP4")
+    return None
 
 
 METHODS: dict[str, Callable[[Fields], Quantization]] = {
@@ -362,6 +366,8 @@ def read_quantization(fields: Fields, hf_quant_config: object = None) -> Quantiz
             raise InputError(f"{config.where}: 'quant_method' is missing; one of {', '.join(METHODS)} is needed")
         config = config.changed(quant_method=guess)
     method = config.text("quant_method").lower()
+    if "expert_dtype" in fields and "expert_dtype" not in config:
+        config = config.changed(expert_dtype=fields.raw("expert_dtype"))
     read = METHODS.get(method)
     if read is None:
         return _opaque(method, _unknown(config.where, f"'quant_method' is {method!r}"), config.where)

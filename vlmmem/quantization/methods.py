@@ -106,12 +106,14 @@ def fp8(*, static: bool = False) -> Layout:
     return Layout("FP8", 8, (Array("weight", 1), Array("weight_scale", 4, None, None), *inputs))
 
 
-def fp8_blocks(rows: int, columns: int) -> Layout:
-    """FP8 with one 32-bit scale for each block of rows x columns: `weight_scale_inv`.
+def fp8_blocks(rows: int, columns: int, scale_bytes: int = 4) -> Layout:
+    """FP8 with one scale for each block of rows x columns, `weight_scale_inv`: 32 bits, or a byte in DeepSeek-V4.
+
+    Some checkpoints (Qwen3's) keep the scales in 16 bits; they are loaded into 32.
 
     Source: DeepSeek-V3, README_WEIGHTS.md; transformers 5.23.0, integrations/finegrained_fp8.py (FP8Linear).
     """
-    scale = Array("weight_scale_inv", 4, (1, rows), (1, columns))
+    scale = Array("weight_scale_inv", scale_bytes, (1, rows), (1, columns))
     return Layout(f"FP8, blocks of {rows} x {columns}", 8, (Array("weight", 1), scale))
 
 

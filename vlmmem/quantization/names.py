@@ -150,20 +150,24 @@ def spellings(module: str, *, expert: bool = False) -> list[str]:
     """A module's name in transformers 5 and the names that checkpoints give it.
 
     A vision-language model's text model stands under `model.language_model`, in older checkpoints under
-    `language_model.model`, `model` or `language_model`, its towers without `model.` before them; experts of one tensor
-    are numbered in a checkpoint, and Mixtral calls their block `block_sparse_moe` (transformers 5.23.0,
+    `language_model.model`, `model` or `language_model`, its towers without `model.` before them; Nemotron-H's model
+    stands under `backbone`; experts of one tensor are numbered in a checkpoint, and Mixtral calls their block `block_sparse_moe` (transformers 5.23.0,
     conversion_mapping.py).
 
-    >>> spellings("model.language_model.layers.0.self_attn.q_proj")[1:]
-    ['model.layers.0.self_attn.q_proj', 'language_model.model.layers.0.self_attn.q_proj', \
-'language_model.layers.0.self_attn.q_proj']
+    >>> for name in spellings("model.language_model.layers.0.mlp.up_proj"):
+    ...     print(name)
+    model.language_model.layers.0.mlp.up_proj
+    model.layers.0.mlp.up_proj
+    language_model.model.layers.0.mlp.up_proj
+    language_model.layers.0.mlp.up_proj
     """
     names = [module]
     if module.startswith("model.language_model."):
         rest = module.removeprefix("model.language_model.")
         names += [f"model.{rest}", f"language_model.model.{rest}", f"language_model.{rest}"]
     elif module.startswith("model."):
-        names += [module.removeprefix("model."), f"language_model.{module}"]
+        bare = module.removeprefix("model.")
+        names += [bare, f"language_model.{module}", f"backbone.{bare}"]
     else:
         names.append(f"language_model.{module}")
     if expert:

@@ -4,12 +4,12 @@ Each layout is that of the library that writes it; the arrays and their shapes a
 own code where it runs without a GPU (tests/oracle/quantization.json).
 """
 
-from dataclasses import dataclass
+from vlmmem.record import record
 
 __all__ = ["Array", "Layout"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Array:
     """One array that belongs to a matrix.
 
@@ -38,7 +38,7 @@ def _ceil(length: int, share: tuple[int, int] | None) -> int:
     return 1 if share is None else -(-length * share[0] // share[1])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Layout:
     """What stands for one quantised matrix: the numbers first, then what belongs to them. `bits` of a number alone."""
 
