@@ -151,8 +151,8 @@ def spellings(module: str, *, expert: bool = False) -> list[str]:
 
     A vision-language model's text model stands under `model.language_model`, in older checkpoints under
     `language_model.model`, `model` or `language_model`, its towers without `model.` before them; Nemotron-H's model
-    stands under `backbone`; experts of one tensor are numbered in a checkpoint, and Mixtral calls their block `block_sparse_moe` (transformers 5.23.0,
-    conversion_mapping.py).
+    stands under `backbone`; experts of one tensor are numbered in a checkpoint, and Mixtral calls their block
+    `block_sparse_moe` (transformers 5.23.0, conversion_mapping.py).
 
     >>> for name in spellings("model.language_model.layers.0.mlp.up_proj"):
     ...     print(name)
