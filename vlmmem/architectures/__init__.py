@@ -4,12 +4,12 @@ A builder takes `Fields` and the prefix of its tensors' names, and returns a `Mo
 shapes of the class in transformers 5.23.0. A vision-language builder calls that of its text model and adds its tower.
 """
 
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from vlmmem.architectures.fields import Fields
 from vlmmem.errors import InputError
+from vlmmem.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ HOMES: dict[str, str] = {
     "arcee": "plain_mlp",
     "aya_vision": "llava",
     "baichuan": "hub_text",
+    "bamba": "state_space",
     "bitnet": "llama",
     "bloom": "fused_qkv",
     "chatglm": "hub_text",
@@ -44,6 +45,8 @@ HOMES: dict[str, str] = {
     "exaone": "hub_text",
     "exaone4": "olmo",
     "falcon": "fused_qkv",
+    "falcon_h1": "state_space",
+    "falcon_mamba": "state_space",
     "flex_olmo": "experts",
     "gemma": "gemma",
     "gemma2": "gemma",
@@ -69,6 +72,7 @@ HOMES: dict[str, str] = {
     "granite": "llama",
     "granite_swa": "llama",
     "granitemoe": "experts",
+    "granitemoehybrid": "state_space",
     "granitemoeshared": "experts",
     "helium": "llama",
     "hunyuan_v1_dense": "llama",
@@ -83,16 +87,21 @@ HOMES: dict[str, str] = {
     "internvl_chat": "hub_code",
     "iquestcoder": "llama",
     "jais2": "plain_mlp",
+    "jamba": "state_space",
     "kimi_k2": "latent",
     "kimi_k25": "kimi_vl",
     "kimi_linear": "hybrid",
     "kimi_vl": "kimi_vl",
+    "lfm2": "state_space",
+    "lfm2_moe": "state_space",
     "llama": "llama",
     "llama4": "llama4_vl",
     "llama4_text": "experts",
     "llava": "llava",
     "llava_next": "llava",
     "llava_onevision": "llava",
+    "mamba": "state_space",
+    "mamba2": "state_space",
     "mimo": "hub_text",
     "minicpm": "hub_text",
     "minicpm3": "latent_dense",
@@ -111,6 +120,7 @@ HOMES: dict[str, str] = {
     "nanochat": "plain_mlp",
     "nemotron": "plain_mlp",
     "nemotron-nas": "hub_text",
+    "nemotron_h": "state_space",
     "olmo": "olmo",
     "olmo2": "olmo",
     "olmo3": "olmo",

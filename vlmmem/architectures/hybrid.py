@@ -242,7 +242,8 @@ def _kimi_types(fields: Fields, described: Fields, layers: int) -> list[bool]:
             f"{fields.where}: 'linear_attn_config' names {len(full) + len(states)} layers; each of the {layers} once, "
             "counted from 1, is needed"
         )
-    return [index + 1 in set(states) for index in range(layers)]
+    linear_ones = set(states)
+    return [index + 1 in linear_ones for index in range(layers)]
 
 
 def _kimi_linear(fields: Fields, prefix: str = "model.") -> Model:
