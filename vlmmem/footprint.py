@@ -1,7 +1,6 @@
 """The terms of a model's memory added up: a footprint on GPUs under a workload."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_format, find_gpu, find_model
@@ -21,6 +20,7 @@ from vlmmem.memory import (
 )
 from vlmmem.model import Model
 from vlmmem.parallelism import GpuShare, gpu_shares, stage_part
+from vlmmem.record import record
 from vlmmem.workload import Parallelism, Workload
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _QUANTISED_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0/sr
 _PEAK_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Term:
     """One term of the memory of one GPU.
 
@@ -60,7 +60,7 @@ class Term:
         return self.name.partition(":")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Footprint:
     """What a model needs on each GPU and on all of them, in bytes.
 
@@ -108,6 +108,8 @@ class Footprint:
 
     def json(self) -> dict[str, Any]:
         """The same as a JSON object: sizes in bytes."""
+        from dataclasses import asdict
+
         model = self.model
         return {
             "model": {
@@ -213,13 +215,24 @@ def stored_format(model: Model) -> str:
     return model.dtype if model.quantization is None else model.quantization.method
 
 
+def image_of(model: Model, width: int, height: int) -> "ImageTokens":
+    """What one image of that size is to a model that sees.
+
+    Raises:
+        InputError: the model has no vision tower, or no processor is known for it.
+    """
+    if "vision" not in model.parameters_by_part:
+        raise InputError(f"images: {model.id or model.architecture} has no vision tower; a model that sees is needed")
+    from vlmmem.images import image_tokens
+
+    return image_tokens(model, width, height)
+
+
 def _images(model: Model, workload: Workload) -> "ImageTokens | None":
     """The tokens of one image; None without images."""
     if not workload.images or workload.image_size is None:
         return None
-    from vlmmem.images import image_tokens
-
-    found = image_tokens(model, *workload.image_size)
+    found = image_of(model, *workload.image_size)
     needed = workload.images * found.tokens
     if needed > workload.context:
         raise InputError(

@@ -1,17 +1,17 @@
 """Format: a number format and the exact bits that one weight costs in it, scales and zeros included."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 from vlmmem.errors import InputError
 from vlmmem.model import Source
+from vlmmem.record import record
 
 __all__ = ["SCOPES", "Format"]
 
 SCOPES = ("all", "decoder-linear", "cache", "latent-cache")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Format:
     """One number format.
 

@@ -1,16 +1,15 @@
 """Gpu: what a device holds and how fast it is, each value with its source."""
 
-from dataclasses import dataclass
-
 from vlmmem.errors import InputError
 from vlmmem.model import Source
+from vlmmem.record import record
 
 __all__ = ["BASES", "Gpu", "Link", "Runtime"]
 
 BASES = ("measured", "derived", "assumed", "documented")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Gpu:
     """One GPU.
 
@@ -63,7 +62,7 @@ class Gpu:
             raise InputError(f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Link:
     """What joins two GPUs: `bandwidth` is its peak in bytes a second, in one direction.
 
@@ -79,7 +78,7 @@ class Link:
     sources: tuple[Source, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Runtime:
     """What a GPU holds for the driver, the libraries and their workspaces, by how many GPUs work together.
 

@@ -6,11 +6,11 @@ device (tests/oracle/parameters.json).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlmmem.errors import InputError
 from vlmmem.layers import KeyValueCache, LatentCache, Part, StateCache, Tensor
+from vlmmem.record import record
 
 if TYPE_CHECKING:
     from vlmmem.quantization import Quantization
@@ -21,7 +21,7 @@ BASES = ("header", "config", "nominal")
 """Where a model's parameters come from: a file's header, a config, or only its name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Source:
     """Where a value stands: address, revision that was read (empty where there is none), and what it says."""
 
@@ -30,7 +30,7 @@ class Source:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Linear:
     """One linear layer: a matrix of rows x columns and, where there is one, a bias of one element a row."""
 
@@ -45,7 +45,7 @@ class Linear:
         return self.rows * self.columns + (self.rows if self.bias else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VisionTower:
     """The shape of a vision tower: images cut into square patches. `image_size` is the side it was trained on.
 
@@ -71,7 +71,7 @@ class VisionTower:
         return side * side
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class Model:
     """One model. Sizes are counts: layers, elements, tokens.
 

@@ -10,7 +10,6 @@ and head. Data parallelism copies the model and shares out the requests.
 Symbols: t GPUs of a tensor-parallel group, p stages, m microbatches, L layers, H hidden_size, N tokens of a pass.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
@@ -21,6 +20,7 @@ from vlmmem.layers import Part
 from vlmmem.memory import kv_cache_bytes, kv_heads_per_rank
 from vlmmem.memory.weights import part_bits, tensor_bits
 from vlmmem.model import Model
+from vlmmem.record import record
 from vlmmem.units import exact
 from vlmmem.workload import Parallelism, Workload, check_positive
 
@@ -42,7 +42,7 @@ _ALL_REDUCES_A_LAYER = 2
 _RING_ROUNDS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GpuShare:
     """What one GPU of a pipeline stage holds, in bytes; the GPUs of a stage hold the same amount each."""
 

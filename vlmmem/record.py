@@ -7,11 +7,21 @@ when it is asked. To a type checker a record is a dataclass.
 
 from typing import TYPE_CHECKING
 
-__all__ = ["record"]
+__all__ = ["record", "replace"]
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
+    from dataclasses import replace
 else:
+
+    def replace(item, /, **changes):
+        """A record like another but for some fields; it is checked as any new one.
+
+        >>> from vlmmem.workload import Workload
+        >>> replace(Workload(8192), batch=4)
+        Workload(context=8192, batch=4, images=0, image_size=None)
+        """
+        return type(item)(**{name: getattr(item, name) for name in item.__slots__} | changes)
 
     class _Fields:
         """The fields as `dataclasses` keeps them, made when somebody looks."""

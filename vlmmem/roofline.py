@@ -10,7 +10,6 @@ does; norms, activations, softmax, rotary embeddings and biases are not. Counted
 and the KV cache; activations, which a GPU may keep on the chip, are not.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 from vlmmem.catalog import find_format, find_gpu, find_link, find_model
@@ -20,6 +19,7 @@ from vlmmem.hardware import Gpu, Link
 from vlmmem.memory.kv_cache import kv_bytes_per_token, kv_cache_bytes
 from vlmmem.memory.weights import model_weights_bytes, weights_bytes
 from vlmmem.model import Model
+from vlmmem.record import record
 from vlmmem.units import Number, exact
 from vlmmem.workload import check_positive
 
@@ -39,7 +39,7 @@ ATTENTION = ("causal", "square")
 LOGITS = ("last", "all")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ForwardPass:
     """What one forward pass computes and moves: `flops`, and bytes of weights and of KV cache.
 

@@ -5,10 +5,10 @@ kB, MB, GB, TB are powers of 1,000, KiB, MiB, GiB, TiB are powers of 1,024 (IEC 
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 
 from vlmmem.errors import InputError
+from vlmmem.record import record
 
 BYTES: dict[str, int] = {
     "B": 1,
@@ -129,13 +129,13 @@ def show_both(n_bytes: Number, decimals: int = 1) -> str:
 
 # Whole numbers only: of "1,0496" or "3.1.5" no part is taken.
 _NUMBER = r"(?<![\d])(?<!\d[.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d]|[.,]\d)"
-_PRINTED = re.compile(
+_PRINTED = (
     rf"\s*(?P<about>[~≈])?\s*(?P<below>[<>]=?|≥|≤)?\s*(?P<low>{_NUMBER})"
     rf"(?:\s*(?:-|–|to)\s*(?P<high>{_NUMBER}))?\s*(?P<unit>[^\d\s.,;:()]*)"
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Printed:
     """A figure as somebody printed it, and what its digits promise.
 
@@ -165,7 +165,7 @@ class Printed:
 
         Raises InputError where there is no such number.
         """
-        match = next((found for found in _PRINTED.finditer(text) if not unit or found["unit"] == unit), None)
+        match = next((found for found in re.finditer(_PRINTED, text) if not unit or found["unit"] == unit), None)
         if not match:
             where = f" before {unit!r}" if unit else ""
             raise InputError(f"{text!r}: no number{where}; something like '65.5 GB' or '5-10%' is needed")

@@ -1,8 +1,7 @@
 """Workload and Parallelism: what is asked of a model, and over how many GPUs it is split."""
 
-from dataclasses import dataclass
-
 from vlmmem.errors import InputError
+from vlmmem.record import record
 
 __all__ = ["Parallelism", "Workload", "check_positive"]
 
@@ -13,7 +12,7 @@ def check_positive(field: str, value: object) -> None:
         raise InputError(f"{field}: {value!r} was given; a positive integer is needed")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Workload:
     """`batch` sequences at once, each of `context` tokens, prompt and answer together.
 
@@ -46,7 +45,7 @@ class Workload:
         return self.context * self.batch
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Parallelism:
     """`tp` GPUs split each layer (tensor parallelism), `pp` groups of those split the layers (pipeline).
 

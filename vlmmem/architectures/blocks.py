@@ -1,12 +1,12 @@
 """The vocabulary of the builders: tensors of the usual modules, and the shape that most decoders' configs give."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from vlmmem.architectures.fields import Fields
 from vlmmem.errors import InputError
 from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
 from vlmmem.model import Model
+from vlmmem.record import record
 
 __all__ = ["Shape", "decoder", "embedding", "linear", "norm", "read_dtype", "read_shape"]
 
@@ -40,7 +40,7 @@ def embedding(name: str, rows: int, width: int, kind: str = "embedding") -> tupl
     return (Tensor(f"{name}.weight", (rows, width), kind, "whole" if kind == "position" else "vocabulary"),)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Shape:
     """What most decoders' configs say, defaults filled in."""
 
@@ -154,6 +154,6 @@ def decoder(
 
     `more` are further fields of `Model` (experts, active_experts, ...).
     """
-    headline = {name: getattr(shape, name) for name in Shape.__dataclass_fields__}
+    headline = {name: getattr(shape, name) for name in Shape.__slots__}
     parts = (Part("language", tuple(outside), stack, tuple(layers)),)
     return Model(**headline, parts=parts, **more)  # type: ignore[arg-type]

@@ -4,13 +4,12 @@ Source: configuration_NAME.py and modeling_NAME.py for each NAME in `BUILDERS` u
 https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/
 """
 
-from dataclasses import replace
-
 from vlmmem.architectures.blocks import Shape, embedding, linear, norm, read_shape
 from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.llama import norms, sized, stacked, window_of
 from vlmmem.layers import Tensor
 from vlmmem.model import Model
+from vlmmem.record import replace
 
 __all__ = ["BUILDERS", "fused", "gate_and_up"]
 

@@ -7,8 +7,6 @@ Source: configuration_NAME.py and modeling_NAME.py for gemma3n and gemma4 under
 https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/
 """
 
-from dataclasses import dataclass
-
 from vlmmem.architectures.blocks import Shape, decoder, embedding, linear, norm, read_shape
 from vlmmem.architectures.experts import each_alike, mixture, router
 from vlmmem.architectures.fields import Fields
@@ -16,11 +14,12 @@ from vlmmem.architectures.llama import ends, gated_mlp, layer_windows, sized
 from vlmmem.errors import InputError
 from vlmmem.layers import KeyValueCache, Layer, Tensor
 from vlmmem.model import Model
+from vlmmem.record import record
 
 __all__ = ["BUILDERS"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Kind:
     """What sets a layer apart from others."""
 

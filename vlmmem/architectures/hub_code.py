@@ -7,8 +7,6 @@ modeling_molmo.py). Sums equal to those of published checkpoints: InternVL2.5-2B
 4,146,621,440, MiniCPM-V 2.6 8,099,175,152.
 """
 
-from dataclasses import replace
-
 from vlmmem.architectures import build_text
 from vlmmem.architectures.blocks import decoder, embedding, linear, norm, read_shape
 from vlmmem.architectures.experts import shared_mixture
@@ -20,6 +18,7 @@ from vlmmem.architectures.towers import Tower, attention, clip, mlp, patches, re
 from vlmmem.architectures.vision_language import projector, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model, VisionTower
+from vlmmem.record import replace
 
 __all__ = ["BUILDERS", "headed"]
 

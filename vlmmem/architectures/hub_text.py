@@ -9,8 +9,6 @@ https://huggingface.co/. Totals are checked against published ones where there a
 the others carry a note.
 """
 
-from dataclasses import replace
-
 from vlmmem.architectures.blocks import Shape, decoder, embedding, linear, norm, read_shape
 from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.fused_qkv import fused
@@ -18,6 +16,7 @@ from vlmmem.architectures.llama import attention, ends, gated_mlp, layer_windows
 from vlmmem.errors import InputError
 from vlmmem.layers import KeyValueCache, Layer, Tensor
 from vlmmem.model import Model
+from vlmmem.record import replace
 
 __all__ = ["BUILDERS"]
 

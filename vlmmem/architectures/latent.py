@@ -9,7 +9,6 @@ name, in modeling_deepseek.py of https://huggingface.co/moonshotai/Kimi-K2-Instr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vlmmem.architectures.blocks import Shape, decoder, linear, norm, read_shape
 from vlmmem.architectures.experts import each_alike, next_token_layer, shared_mixture
@@ -18,11 +17,12 @@ from vlmmem.architectures.llama import ends, gated_mlp, norms, sized
 from vlmmem.errors import InputError
 from vlmmem.layers import LatentCache, Layer, Tensor
 from vlmmem.model import Model
+from vlmmem.record import record
 
 __all__ = ["BUILDERS", "Ranks", "latent_attention", "sparse_by_type"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ranks:
     """A class's default widths of latent attention; `queries` None: they are not compressed."""
 

@@ -4,8 +4,6 @@ Source: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformer
 modeling_qwen2_5_omni.py. The talker keeps a KV cache of its own while it speaks, which is not counted here.
 """
 
-from dataclasses import replace
-
 from vlmmem.architectures.blocks import embedding, linear, norm
 from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.hub_code import headed
@@ -14,6 +12,7 @@ from vlmmem.architectures.qwen_vl import qwen2_5_tower
 from vlmmem.architectures.vision_language import text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model
+from vlmmem.record import replace
 
 __all__ = ["BUILDERS"]
 

@@ -5,12 +5,11 @@ modeling_internvl.py, modeling_idefics3.py and modeling_kimi_k25.py under
 https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models/
 """
 
-from dataclasses import dataclass
-
 from vlmmem.architectures.blocks import embedding, linear, norm
 from vlmmem.architectures.fields import Fields
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import VisionTower
+from vlmmem.record import record
 
 __all__ = [
     "TOWERS",
@@ -29,7 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tower:
     """A vision tower: its shape and the parts of its tensors."""
 

@@ -1,12 +1,12 @@
 """What all vision-language configs have in common: a text model inside, a tower, and a head that one of two may tie."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from vlmmem.architectures import build_text
 from vlmmem.architectures.fields import Fields
 from vlmmem.layers import Part, Tensor
 from vlmmem.model import Model, VisionTower
+from vlmmem.record import replace
 
 __all__ = ["TIED_BY", "inside", "projector", "text_of", "tied_of", "with_tower"]
 

@@ -57,6 +57,8 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vlmmem {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="vlmmem")
     for name, (room, text) in COMMANDS.items():
+        if asked not in ("", name):
+            continue  # each parser takes a millisecond, and this call is for one of them
         sub = commands.add_parser(name, help=text, description=text, formatter_class=_help)
         if name == asked:
             sub.add_argument("--json", action="store_true", help="print JSON; sizes in bytes")

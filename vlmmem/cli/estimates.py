@@ -84,9 +84,9 @@ def asked(options: argparse.Namespace) -> "tuple[Model, Workload, Parallelism, l
     if context is None:
         context = min(CONTEXT, model.max_positions)
         if options.images:
-            from vlmmem.images import image_tokens
+            from vlmmem.footprint import image_of
 
-            context = max(context, options.images * image_tokens(model, *image_size).tokens)
+            context = max(context, options.images * image_of(model, *image_size).tokens)
         defaults.append(f"context {context:,}")
     for name, value in (("batch", options.batch), ("tp", options.tp), ("pp", options.pp)):
         if value == 1:

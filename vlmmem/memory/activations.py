@@ -34,13 +34,13 @@ Every other moment is smaller: what comes before the last layer misses that laye
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
 from vlmmem.catalog import find_model
 from vlmmem.errors import InputError
-from vlmmem.memory.kv_cache import kv_cache_bytes
+from vlmmem.memory.kv_cache import cache_sizes
 from vlmmem.model import Model
+from vlmmem.record import record
 
 __all__ = [
     "decode_moments",
@@ -254,9 +254,9 @@ def likely_moments(model: Model, context: int, batch: int) -> dict[str, int]:
     queries, keys = rows * model.heads * model.head_dim, rows * model.kv_heads * model.head_dim
     standing = hidden + context * (2 * _ACTIVATION * model.head_dim + _INT64)
     return {
-        "attention": standing + 2 * hidden + 2 * queries + max(2 * queries, 3 * keys, hidden),
+        "attention": standing + 2 * hidden + 2 * queries + _largest(2 * queries, 3 * keys, hidden),
         "normalisation": standing + 2 * hidden + 2 * _FLOAT32 * context * batch * (model.hidden_size + 1),
-        "mlp": standing + 3 * hidden + max(3 * wide, wide + hidden),
+        "mlp": standing + 3 * hidden + _largest(3 * wide, wide + hidden),
         "logits": hidden + _ACTIVATION * batch * model.vocab_size,
     }
 
@@ -309,7 +309,7 @@ def decode_moments(
     return _moments(_Pass(model, batch, tokens=1, cached=context - 1, all_logits=False, images=0))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Pass:
     """One forward pass: `tokens` new tokens of each sequence, after `cached` earlier ones."""
 
@@ -378,6 +378,13 @@ class _Pass:
         return self.tokens * (2 * _ACTIVATION * dimensions + _INT64)
 
 
+def _largest(first: int, *others: int) -> int:
+    """The largest of sizes; element by element where they are arrays, as vlmmem/sweep.py has them."""
+    for other in others:
+        first = first + (other - first) * (other > first)
+    return first
+
+
 def _moments(step: _Pass) -> dict[str, int]:
     count, _ = _FAMILIES[step.model.architecture]
     standing, attention, normalisation, mlp = count(step)
@@ -390,13 +397,14 @@ def _moments(step: _Pass) -> dict[str, int]:
     # The output head has the whole pass's hidden states; the last tokens are a view into them. Where it has
     # gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
     kept = step.tokens if step.all_logits else 1
-    has_gaps = kept < step.tokens and step.batch > 1
-    copies = 2 if step.model.architecture in _HEAD_BIAS and has_gaps else 1
+    has_gaps = (kept < step.tokens) & (step.batch > 1)
+    copies = 1 + (step.model.architecture in _HEAD_BIAS) * has_gaps
     logits = copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
     # The image features are part of the pass's answer.
     moments["logits"] = step.hidden + step.image_features + logits
     # A sliding layer is cut to its window after the pass: until then it holds every token.
-    uncut = 2 * step.model.layers * step.keys - kv_cache_bytes(step.model, step.tokens, step.batch)
+    kept_bytes = step.batch * cache_sizes(step.model).growing_bytes(step.tokens)
+    uncut = 2 * step.model.layers * step.keys - kept_bytes
     return {name: value + uncut for name, value in moments.items()}
 
 
@@ -406,7 +414,7 @@ def _gated(step: _Pass) -> tuple[int, int, int, int]:
     standing = hidden + step.rotary(step.model.head_dim)
     # The layer's input and its normalised copy; queries before and after rotation.
     into_kernel = 2 * hidden + 2 * queries
-    attention = into_kernel + max(
+    attention = into_kernel + _largest(
         2 * queries,  # rotating the queries; keys and values are there but not yet in the cache
         3 * keys,  # rotating the keys
         hidden,  # the output projection, beside the kernel's input and output
@@ -419,12 +427,12 @@ def _gated(step: _Pass) -> tuple[int, int, int, int]:
         # for every sequence; it returns a float32 sum a head and token.
         repeated = 2 * queries if 1 < step.model.kv_heads < step.model.heads else 0
         kernel = into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * step.model.heads
-        attention = max(attention, kernel)
+        attention = _largest(attention, kernel)
     # Layer input, sum after attention; in float32 the sum and its scaled copy, mean square and its root.
     normalisation = 2 * hidden + 2 * _FLOAT32 * step.n * (step.model.hidden_size + 1)
     # Layer input, sum after attention, normalised copy; activated gate, up and their product, or the product
     # and the MLP's output.
-    return standing, attention, normalisation, 3 * hidden + max(3 * step.wide, step.wide + hidden)
+    return standing, attention, normalisation, 3 * hidden + _largest(3 * step.wide, step.wide + hidden)
 
 
 def _opt(step: _Pass) -> tuple[int, int, int, int]:
@@ -439,7 +447,7 @@ def _opt(step: _Pass) -> tuple[int, int, int, int]:
     normalisation = 3 * hidden + 2 * _ACTIVATION * step.n
     # Layer input, sum after attention; the activation function's input and output, or its output and the
     # MLP's.
-    return standing, attention, normalisation, 2 * hidden + wide + max(wide, hidden)
+    return standing, attention, normalisation, 2 * hidden + wide + _largest(wide, hidden)
 
 
 def _gpt2(step: _Pass) -> tuple[int, int, int, int]:
@@ -447,11 +455,11 @@ def _gpt2(step: _Pass) -> tuple[int, int, int, int]:
     # Token embeddings; position embeddings and positions, shared by the sequences.
     standing = hidden + step.tokens * (_ACTIVATION * step.model.hidden_size + _INT64)
     # Layer input, normalised copy, queries, keys and values in one; the kernel's output and the projection.
-    attention = max(7 * hidden, step.growing(5 * hidden))
+    attention = _largest(7 * hidden, step.growing(5 * hidden))
     # Layer input, attention's output, their sum, its normalised copy; mean and root.
     normalisation = 4 * hidden + 2 * _ACTIVATION * step.n
     # The same four; four wide tensors of GELU's formula, operation by operation, or its result and the MLP's.
-    return standing, attention, normalisation, 4 * hidden + max(4 * step.wide, step.wide + hidden)
+    return standing, attention, normalisation, 4 * hidden + _largest(4 * step.wide, step.wide + hidden)
 
 
 def _phi(step: _Pass) -> tuple[int, int, int, int]:
@@ -465,7 +473,7 @@ def _phi(step: _Pass) -> tuple[int, int, int, int]:
     # of this layer, not written yet, will.
     normalisation = 2 * _ACTIVATION * step.n
     # Layer input, normalised copy, attention's output; as in gpt2.
-    return standing, attention, normalisation, 3 * hidden + max(4 * step.wide, step.wide + hidden)
+    return standing, attention, normalisation, 3 * hidden + _largest(4 * step.wide, step.wide + hidden)
 
 
 _FAMILIES: dict[str, tuple[Callable[[_Pass], tuple[int, int, int, int]], str]] = {

@@ -4,13 +4,13 @@ llama.cpp's `Q4_K_M` and its like are no formats but rules: which tensor gets wh
 does and by its layer. Norms, biases and routers stay in 32 bits.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 from vlmmem.catalog import find_model
 from vlmmem.errors import InputError
 from vlmmem.layers import Tensor
 from vlmmem.model import Model
+from vlmmem.record import record
 
 __all__ = ["CHECKED", "MIXTURES", "Mixture", "Step", "gguf_weights_bytes", "tensor_type"]
 
@@ -38,7 +38,7 @@ _EIGHT = 8
 """The number of experts for which the rule has exceptions of its own: Mixtral's."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Step:
     """A better format for some layers.
 
@@ -61,7 +61,7 @@ class Step:
         return layer < (layers // int(parts) if parts else int(share))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Mixture:
     """One of llama.cpp's mixtures.
 

@@ -22,7 +22,6 @@ n_embd_head_k").
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
@@ -31,6 +30,7 @@ from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, StateCache
 from vlmmem.model import Model
+from vlmmem.record import record
 from vlmmem.workload import check_positive
 
 __all__ = [
@@ -48,7 +48,7 @@ _MOST_LISTED = 1024
 """Groups of more GPUs are not named as possible."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CacheSizes:
     """What some layers keep of one sequence on one GPU, in bytes.
 
@@ -61,8 +61,12 @@ class CacheSizes:
     state: int
 
     def growing_bytes(self, context: int) -> int:
-        """Bytes of the part that grows, of a sequence of `context` tokens."""
-        return sum(size * (context if limit is None else min(context, limit)) for limit, size in self.growing)
+        """Bytes of the part that grows, of a sequence of `context` tokens; of an array of lengths, an array."""
+        # Lengths beyond a limit are cut by as much as they are beyond: the lesser of two for integers and arrays alike.
+        return sum(
+            size * (context if limit is None else context - (context - limit) * (context > limit))
+            for limit, size in self.growing
+        )
 
     def fixed_bytes(self, images: int = 0) -> int:
         """Bytes of the part that does not."""

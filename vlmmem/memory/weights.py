@@ -6,6 +6,7 @@ A tensor out of a file has the bytes that stand there. One from a config is stor
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, isqrt
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,14 @@ def part_bits(
     Raises:
         InputError: as `model_weights_bytes` says.
     """
+    at = next(at for at, each in enumerate(model.parts) if each is part)
+    return _part_bits(model, at, number, tp, layers, outside)
+
+
+@lru_cache(maxsize=256)
+def _part_bits(model: Model, at: int, number: Format | None, tp: int, layers: range | None, outside: bool) -> Fraction:
+    # kept, because a search over batches and contexts asks for the same weights again and again
+    part = model.parts[at]
     decoder = part is model.decoder
     bits = Fraction(0)
     if outside:

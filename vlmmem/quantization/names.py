@@ -5,7 +5,7 @@ than `MOST_REPEATS` repeats.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import translate
 from time import process_time
 
@@ -42,7 +42,6 @@ class Names:
     def __init__(self, entries: Iterable[str], rule: str, where: str) -> None:
         self.where = where
         self._exact: set[str] = set()
-        self._below: set[str] = set()
         self._starts: tuple[str, ...] = ()
         self._ends: tuple[str, ...] = ()
         self._patterns: list[re.Pattern[str]] = []
@@ -52,7 +51,7 @@ class Names:
             self._add(entry, rule)
 
     def __bool__(self) -> bool:
-        return bool(self._exact or self._below or self._starts or self._ends or self._patterns)
+        return bool(self._exact or self._starts or self._ends or self._patterns)
 
     def _add(self, entry: str, rule: str) -> None:
         self.by_layer = self.by_layer or any(letter.isdigit() for letter in entry)
@@ -64,7 +63,7 @@ class Names:
         elif rule == "modules":
             self._ends += (entry,)
             if _LITERAL.fullmatch(entry):
-                self._below.add(entry.rstrip("."))
+                self._add_module(entry.rstrip("."))
             else:
                 self._pattern(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", entry)
         elif entry.endswith("*") and not set("*?[") & set(entry[:-1]):
@@ -72,7 +71,11 @@ class Names:
         elif set("*?[") & set(entry):
             self._pattern(translate(entry), entry)
         else:
-            self._below.add(entry)
+            self._add_module(entry)
+
+    def _add_module(self, entry: str) -> None:
+        self._exact.add(entry)
+        self._starts += (f"{entry}.",)
 
     def _pattern(self, pattern: str, entry: str) -> None:
         shown = entry if len(entry) <= 60 and entry.isprintable() else repr(entry[:60])
@@ -99,8 +102,6 @@ class Names:
     def _has(self, name: str) -> bool:
         if name in self._exact or name.startswith(self._starts) or name.endswith(self._ends):
             return True
-        if self._below and any(name[:at] in self._below for at in _ends(name)):
-            return True
         return bool(self._patterns) and self._fits(name)
 
     def _fits(self, name: str) -> bool:
@@ -114,15 +115,6 @@ class Names:
                 )
         self._spent += process_time() - start
         return False
-
-
-def _ends(name: str) -> Iterator[int]:
-    """Where a module's name and those of what it stands in end."""
-    at = name.find(".")
-    while at >= 0:
-        yield at
-        at = name.find(".", at + 1)
-    yield len(name)
 
 
 def _short(pattern: str) -> bool:

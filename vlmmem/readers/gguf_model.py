@@ -120,7 +120,9 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
     experts = max(most_experts(made), data.count("expert_count", 0, most=1 << 20))
     heads = data.per_layer("attention.head_count", layers, 1)
     kv_heads = data.per_layer("attention.head_count_kv", layers, heads[0])
-    embedding = next((t for t in sorted_.outside.get("language", ()) if t.name == "token_embd.weight"), None)
+    embedding = next(
+        (t for t in sorted_.outside.get("language", ()) if t.name == "token_embd.weight" and len(t.shape) == 2), None
+    )
     hidden = data.count("embedding_length")
     wide = data.per_layer("feed_forward_length", layers, 0)
     most_heads, most_kv = max(heads) or 1, max(kv_heads) or 1

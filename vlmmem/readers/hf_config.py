@@ -5,8 +5,6 @@ from pathlib import Path
 from vlmmem.architectures import HOMES, build
 from vlmmem.errors import InputError
 from vlmmem.model import Model
-from vlmmem.readers.checkpoint import model_from_index, model_from_safetensors, shard_of
-from vlmmem.readers.safetensors import join, read_header, read_index
 from vlmmem.readers.stored import Header, is_file, open_file, shown
 from vlmmem.record import replace
 from vlmmem.strict_json import parse_json
@@ -69,6 +67,9 @@ def model_from_config(path: Path) -> Model:
 
 def model_of_file(path: Path) -> Model:
     """The model of a .safetensors file, of one shard of it, or of its index, with the config.json beside it."""
+    from vlmmem.readers.checkpoint import shard_of
+    from vlmmem.readers.safetensors import read_header, read_index
+
     if path.name.endswith(".json"):
         return _with_config(read_index(path), path.parent)
     shard = shard_of(path)
@@ -82,6 +83,8 @@ def model_of_file(path: Path) -> Model:
 
 
 def _shards(folder: Path, stem: str, count: int) -> Header:
+    from vlmmem.readers.safetensors import join, read_header
+
     if count > 10_000:
         raise InputError(f"{shown(stem)}: is one of {count:,} shards; at most 10,000 are read")
     files = [folder / f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
@@ -95,6 +98,8 @@ def _shards(folder: Path, stem: str, count: int) -> Header:
 
 
 def _with_config(header: Header, folder: Path) -> Model:
+    from vlmmem.readers.checkpoint import model_from_index, model_from_safetensors
+
     built, config, notes = config_beside(folder)
     alone = header.kind == "index"
     model = model_from_index(header, built) if alone else model_from_safetensors(header, built, config)
@@ -109,6 +114,9 @@ def model_from_folder(folder: Path) -> Model | None:
     Raises:
         InputError: config or files are damaged, or files stand side by side that no index and no name joins.
     """
+    from vlmmem.readers.checkpoint import shard_of
+    from vlmmem.readers.safetensors import read_header, read_index
+
     if not is_file(folder / "config.json"):
         return None
     indexes = sorted(folder.glob("*.safetensors.index.json"))
