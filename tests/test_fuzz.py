@@ -1,6 +1,7 @@
 """Readers and the command over them against damaged and made-up input: one line and exit code 2, or an answer.
 
-VLMMEM_FUZZ=N tries N examples of each kind instead of the few that a test run can afford ('make fuzz').
+Hypothesis draws the seed of each example: what it makes from it itself would take most of the time. VLMMEM_FUZZ=N tries
+N examples of each kind instead of the few that a test run can afford ('make fuzz').
 """
 
 import contextlib
@@ -10,7 +11,9 @@ import os
 import struct
 import tempfile
 import time
+from math import prod
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -90,23 +93,13 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from(
-        [0, -1, 1, 3, 7, 16, 1 << 31, 1 << 40, (1 << 40) + 1, 1 << 63, 1 << 64, -(1 << 63), 10**100, 0.5, 1e308, -0.0]
-    ),
-    st.integers(),
-    st.floats(allow_nan=True, allow_infinity=True),
-    st.sampled_from(
-        ["", " ", "llama", "float32", "bfloat16", "float64", "\ud800", "a\nb", "sliding_attention", "x" * 10_000]
-    ),
-    st.lists(st.integers(-2, 70), max_size=8),
-    st.lists(st.sampled_from(["full_attention", "sliding_attention", "", None, 3]), max_size=8),
-    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
-    st.just([[]]),
-    st.just({"model_type": "llama"}),
-)
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2, 3, 7, 16, 1 << 31, 1 << 40, (1 << 40) + 1, 1 << 63, 1 << 64, -(1 << 63), 10**100,
+    0.5, 1e308, -0.0, 1.0, float("nan"), float("inf"), "", " ", "llama", "float32", "bfloat16", "float64", "\ud800",
+    "a\nb", "sliding_attention", "x" * 10_000, "\x1b[31m", [], {}, [[]], [None], [0, 1, 2], [-1, 3], [64] * 70,
+    ["full_attention"], ["sliding_attention", ""], [1.5], {"model_type": "llama"}, {"": 0}, {"bits": 4},
+    [{"a": []}], "M*-E", "M" * 5000,
+)  # fmt: skip
 
 
 def places(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -118,91 +111,79 @@ def places(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@st.composite
-def configs(draw: st.DrawFn) -> bytes:
+def configs(rnd: Random) -> bytes:
     """A config with some fields gone or odd, or its text damaged."""
-    config = json.loads(json.dumps(draw(st.sampled_from(CONFIGS))))
-    for _ in range(draw(st.integers(0, 4))):
-        way = draw(st.sampled_from(places(config)))
+    config = json.loads(json.dumps(rnd.choice(CONFIGS)))
+    for _ in range(rnd.randrange(5)):
+        way = rnd.choice(places(config))
         at: Any = config
         for key in way[:-1]:
-            at = at.get(key) if isinstance(at, dict) else None
-        if isinstance(at, dict) and way[-1] in at:
-            if draw(st.booleans()) and draw(st.booleans()):
-                del at[way[-1]]
-            else:
-                at[way[-1]] = draw(ODD)
+            at = at[key]
+        if rnd.randrange(4) == 0:
+            del at[way[-1]]
+        else:
+            at[way[-1]] = rnd.choice(ODD)
+        if not places(config):
+            break
     raw = json.dumps(config).encode("utf-8", "surrogatepass")
-    return draw(damaged(raw)) if draw(st.integers(0, 4)) == 0 else raw
+    return damaged(rnd, raw) if rnd.randrange(5) == 0 else raw
 
 
-@st.composite
-def damaged(draw: st.DrawFn, raw: bytes) -> bytes:
+def damaged(rnd: Random, raw: bytes) -> bytes:
     """Bytes with pieces cut out, doubled, or overwritten."""
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, max(0, len(raw) - 1)))
-        size = draw(st.integers(0, 12))
-        match draw(st.integers(0, 3)):
+    for _ in range(rnd.randrange(1, 4)):
+        at, size = rnd.randrange(len(raw) or 1), rnd.randrange(13)
+        match rnd.randrange(4):
             case 0:
-                raw = raw[:at] + draw(st.binary(max_size=12)) + raw[at + size :]
+                raw = raw[:at] + rnd.randbytes(rnd.randrange(13)) + raw[at + size :]
             case 1:
                 raw = raw[:at] + raw[at : at + size] * 2 + raw[at + size :]
             case 2:
                 raw = raw[: at + 1]
             case _:
-                big = draw(st.sampled_from([0, 1, 255, 1 << 31, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1]))
+                big = rnd.choice((0, 1, 255, 1 << 31, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1))
                 raw = raw[:at] + struct.pack("<Q", big) + raw[at + 8 :]
     return raw
 
 
-NAMES = st.one_of(
-    st.sampled_from(
-        [
-            "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "h.0.attn.c_attn.weight",
-            "model.layers.0.self_attn.q_proj.weight",
-            "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight",
-            "model.layers.0.self_attn.o_proj.weight", "model.layers.1.self_attn.qkv_proj.weight",
-            "model.layers.0.mlp.up_proj.qweight", "model.layers.0.mlp.up_proj.qzeros",
-            "model.layers.0.mlp.up_proj.scales", "model.layers.0.mlp.up_proj.g_idx",
-            "model.layers.0.mlp.experts.0.up_proj.weight", "model.layers.0.mlp.experts.7.up_proj.weight",
-            "model.layers.0.mlp.experts.gate_up_proj_blocks", "model.layers.0.mlp.experts.gate_up_proj_scales",
-            "model.layers.0.mlp.down_proj.weight_packed", "model.layers.0.mlp.down_proj.weight_scale",
-            "model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight.absmax",
-            "model.layers.99999.self_attn.k_proj.weight", "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
-            "model.layers.0.self_attn.k_norm.weight", "visual.blocks.3.attn.qkv.weight",
-            "model.layers.1.linear_attn.A_log", "mtp.layers.0.x", "model.layers.0.self_attn.rotary_emb.inv_freq",
-            "blk.0.attn_k.weight", "blk.1.ffn_gate_exps.weight", "blk.2.ssm_in.weight", "v.blk.0.attn_q.weight",
-        ]
-    ),
-    st.text(max_size=12),
+NAMES = (
+    "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "h.0.attn.c_attn.weight",
+    "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
+    "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.o_proj.weight",
+    "model.layers.1.self_attn.qkv_proj.weight", "model.layers.0.mlp.up_proj.qweight",
+    "model.layers.0.mlp.up_proj.qzeros", "model.layers.0.mlp.up_proj.scales", "model.layers.0.mlp.up_proj.g_idx",
+    "model.layers.0.mlp.experts.0.up_proj.weight", "model.layers.0.mlp.experts.7.up_proj.weight",
+    "model.layers.0.mlp.experts.gate_up_proj_blocks", "model.layers.0.mlp.experts.gate_up_proj_scales",
+    "model.layers.0.mlp.down_proj.weight_packed", "model.layers.0.mlp.down_proj.weight_scale",
+    "model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight.absmax",
+    "model.layers.99999.self_attn.k_proj.weight", "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+    "model.layers.0.self_attn.k_norm.weight", "visual.blocks.3.attn.qkv.weight", "model.layers.1.linear_attn.A_log",
+    "mtp.layers.0.x", "model.layers.0.self_attn.rotary_emb.inv_freq", "blk.0.attn_k.weight",
+    "blk.1.ffn_gate_exps.weight", "blk.2.ssm_in.weight", "v.blk.0.attn_q.weight",
+    "", "a", "x\n", "\u20ac", "y" * 3000,
 )  # fmt: skip
-DTYPES = st.sampled_from(["F32", "BF16", "F16", "F8_E4M3", "I32", "U32", "U8", "I8", "F4", "I64", "BOOL", "F6_E2M3"])
-SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 16, 64, 128]), max_size=4)
 BITS = {"F32": 32, "BF16": 16, "F16": 16, "F8_E4M3": 8, "I32": 32, "U32": 32, "U8": 8, "I8": 8, "F4": 4, "I64": 64,
         "BOOL": 8, "F6_E2M3": 6}  # fmt: skip
 
 
-@st.composite
-def checkpoints(draw: st.DrawFn) -> bytes:
+def checkpoints(rnd: Random) -> bytes:
     """A safetensors file of made-up tensors that is right, or lies in a field, or is damaged."""
-    root: dict[str, Any] = {"__metadata__": {"format": "pt"}} if draw(st.booleans()) else {}
+    root: dict[str, Any] = {"__metadata__": {"format": "pt"}} if rnd.randrange(2) else {}
     end = 0
-    for name in draw(st.lists(NAMES, max_size=8, unique=True)):
-        dtype, shape = draw(DTYPES), draw(SHAPES)
-        count = 1
-        for side in shape:
-            count *= side
-        size = count * BITS[dtype] // 8
+    for name in rnd.sample(NAMES, rnd.randrange(12)):
+        dtype = rnd.choice(sorted(BITS))
+        shape = [rnd.choice((1, 2, 4, 8, 16, 64, 128)) for _ in range(rnd.choice((1, 2, 2, 2, 3)))]
+        if rnd.randrange(8) == 0:
+            shape = [rnd.choice((0, 1, 3, 8)) for _ in range(rnd.randrange(5))]
+        size = prod(shape) * BITS[dtype] // 8
         root[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
-    lie = draw(st.integers(0, 3)) == 0 and len(root) > 0
-    if lie:
-        entry = root[draw(st.sampled_from(sorted(root)))]
-        entry[draw(st.sampled_from(["dtype", "shape", "data_offsets", "x"]))] = draw(ODD)
+    if root and rnd.randrange(4) == 0:
+        root[rnd.choice(sorted(root))][rnd.choice(("dtype", "shape", "data_offsets", "x"))] = rnd.choice(ODD)
     header = json.dumps(root).encode("utf-8", "surrogatepass")
     raw = struct.pack("<Q", len(header)) + header
-    raw = draw(damaged(raw)) if draw(st.integers(0, 4)) == 0 else raw
-    return raw + bytes(min(end, 1 << 20))
+    raw = damaged(rnd, raw) if rnd.randrange(5) == 0 else raw
+    return raw + bytes(end)
 
 
 def _text(value: str) -> bytes:
@@ -218,6 +199,10 @@ KEYS: dict[str, Any] = {
     "attention.kv_lora_rank": 32, "rope.dimension_count": 8, "attention.key_length_mla": 24, "nextn_predict_layers": 1,
     "attention.shared_kv_layers": 1, "shortconv.l_cache": 3, "attention.key_length_swa": 8, "kda.head_dim": 8,
 }  # fmt: skip
+ARCHITECTURES = (
+    "llama", "gemma3", "gpt-oss", "deepseek2", "jamba", "lfm2", "qwen3next", "llama4", "phi3", "gemma4", "kimi-linear",
+    "clip",
+)  # fmt: skip
 BLOCKS = (
     "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight", "attn_qkv.weight", "ffn_up.weight",
     "ffn_gate_exps.weight", "ssm_in.weight", "shortconv.conv.weight", "attn_k_b.weight", "attn_kv_a_mqa.weight",
@@ -225,67 +210,60 @@ BLOCKS = (
 )  # fmt: skip
 
 
-def _value(draw: st.DrawFn, value: Any) -> bytes:
+def _value(rnd: Random, value: Any) -> bytes:
     """A value and its type: the right one or an odd one."""
-    odd = draw(st.integers(0, 15)) == 0
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
-    if not odd:
-        return struct.pack("<II", 4, value)
-    match draw(st.integers(0, 5)):
+    match rnd.randrange(240):
         case 0:
-            return struct.pack("<IQ", 10, draw(st.sampled_from([0, 1, 1 << 20, 1 << 40, (1 << 64) - 1])))
+            return struct.pack("<IQ", 10, rnd.choice((0, 1, 1 << 20, 1 << 40, (1 << 64) - 1)))
         case 1:
-            return struct.pack("<Iq", 11, draw(st.sampled_from([-1, -(1 << 63)])))
-        case 2:
-            items = draw(st.lists(st.integers(0, 9), max_size=5))
+            return struct.pack("<Iq", 11, rnd.choice((-1, -(1 << 63))))
+        case 2 | 3:
+            items = [rnd.randrange(10) for _ in range(rnd.randrange(6))]
             return struct.pack("<IIQ", 9, 4, len(items)) + b"".join(struct.pack("<I", item) for item in items)
-        case 3:
-            return struct.pack("<I", 8) + _text(draw(st.text(max_size=5)))
         case 4:
-            return struct.pack("<If", 6, draw(st.floats(width=32)))
-        case _:
+            return struct.pack("<I", 8) + _text(rnd.choice(("", "a", "x\n")))
+        case 5:
+            return struct.pack("<If", 6, rnd.choice((0.5, float("nan"), float("inf"))))
+        case 6:
             return struct.pack("<IB", 7, 1)
+        case 7 | 8 | 9:
+            return struct.pack("<II", 4, rnd.choice((0, 1, 3, 5, 1 << 31)))
+    return struct.pack("<II", 4, value)
 
 
-@st.composite
-def ggufs(draw: st.DrawFn) -> bytes:
+def ggufs(rnd: Random) -> bytes:
     """A GGUF file of made-up metadata and tensors that is right, or lies, or is damaged."""
-    architecture = draw(
-        st.sampled_from(
-            ["llama", "gemma3", "gpt-oss", "deepseek2", "jamba", "lfm2", "qwen3next", "llama4", "clip", "", "phi3"]
-        )
-    )
-    keys = [_text("general.architecture") + _value(draw, architecture)]
-    left_out = draw(st.sets(st.sampled_from(sorted(KEYS)), max_size=draw(st.sampled_from([0, 3, 20]))))
-    keys += [_text(f"{architecture}.{key}") + _value(draw, value) for key, value in KEYS.items() if key not in left_out]
+    architecture = rnd.choice(ARCHITECTURES)
+    keys = [_text("general.architecture") + _value(rnd, architecture)]
+    left_out = set(rnd.sample(sorted(KEYS), rnd.choice((0, 1, 5, 15))))
+    keys += [_text(f"{architecture}.{key}") + _value(rnd, value) for key, value in KEYS.items() if key not in left_out]
     infos, end = [], 0
-    sides = st.sampled_from([32, 64, 256] if draw(st.booleans()) else [0, 1, 3, 32, 256, 1 << 20])
-    kinds = st.sampled_from([0, 1, 30] if draw(st.booleans()) else [2, 8, 12, 14, 30, 39, 99])
-    names = draw(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(BLOCKS)), max_size=12, unique=True))
-    for name in ("token_embd.weight", *(f"blk.{index}.{block}" for index, block in names)):
-        shape = draw(st.lists(sides, max_size=4))
-        count = 1
-        for side in shape:
-            count *= side
-        if count > 1 << 18:
-            shape, count = [32], 32
-        infos.append(_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, draw(kinds), end))
-        end += -(-count * 4 // 32) * 32
+    odd = rnd.randrange(4) == 0
+    blocks = [f"blk.{index}.{block}" for index in range(4) for block in BLOCKS]
+    for name in ("token_embd.weight", *rnd.sample(blocks, rnd.randrange(20))):
+        shape = [rnd.choice((0, 1, 3, 32, 256)) for _ in range(rnd.randrange(5))] if odd else [256, rnd.choice((8, 64))]
+        if prod(shape) > 1 << 18:
+            shape = [256]
+        kind = rnd.choice((0, 1, 2, 8, 12, 14, 30, 39, 99) if odd else (0, 1, 2, 8, 12, 14, 30, 39))
+        infos.append(_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, end))
+        end += -(-prod(shape) * 4 // 32) * 32
     raw = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(keys)) + b"".join(keys + infos)
-    raw = draw(damaged(raw)) if draw(st.integers(0, 3)) == 0 else raw
-    return raw + bytes(min(end + 64, 1 << 22))
+    raw = damaged(rnd, raw) if rnd.randrange(5) == 0 else raw
+    return raw + bytes(end + 64)
 
 
-@st.composite
-def indexes(draw: st.DrawFn) -> bytes:
+def indexes(rnd: Random) -> bytes:
     """An index of shards that are not there."""
-    weights: Any = draw(st.dictionaries(NAMES, st.sampled_from(["a.safetensors", "..", "", "a/b", "\0", "x" * 300])))
-    root = {"metadata": draw(st.one_of(ODD, st.fixed_dictionaries({"total_size": ODD}))), "weight_map": weights}
-    if draw(st.integers(0, 4)) == 0:
-        root["weight_map"] = draw(ODD)
+    files = ("a.safetensors",) if rnd.randrange(2) else ("a.safetensors", "..", "", "a/b", "\0", "x" * 300)
+    weights: Any = {name: rnd.choice(files) for name in rnd.sample(NAMES, rnd.randrange(12))}
+    total: Any = rnd.choice(ODD) if rnd.randrange(2) else 1 << rnd.randrange(50)
+    root: Any = {"metadata": {"total_size": total} if rnd.randrange(5) else rnd.choice(ODD), "weight_map": weights}
+    if rnd.randrange(8) == 0:
+        root["weight_map"] = rnd.choice(ODD)
     raw = json.dumps(root).encode("utf-8", "surrogatepass")
-    return draw(damaged(raw)) if draw(st.integers(0, 3)) == 0 else raw
+    return damaged(rnd, raw) if rnd.randrange(4) == 0 else raw
 
 
 def ask(*arguments: str) -> tuple[int, str]:
@@ -330,36 +308,40 @@ def test_the_configs_themselves_are_read(number: int) -> None:
     holds(raw, "config.json")
 
 
-@fuzz
-@given(configs())
-def test_configs(raw: bytes) -> None:
-    holds(raw, "config.json")
+SEEDS = st.integers(0, (1 << 64) - 1)
 
 
 @fuzz
-@given(checkpoints())
-def test_safetensors(raw: bytes) -> None:
-    holds(raw, "model.safetensors")
+@given(SEEDS)
+def test_configs(seed: int) -> None:
+    holds(configs(Random(seed)), "config.json")
 
 
 @fuzz
-@given(ggufs())
-def test_gguf(raw: bytes) -> None:
-    holds(raw, "model.gguf")
+@given(SEEDS)
+def test_safetensors(seed: int) -> None:
+    holds(checkpoints(Random(seed)), "model.safetensors")
 
 
 @fuzz
-@given(indexes())
-def test_indexes(raw: bytes) -> None:
-    holds(raw, "model.safetensors.index.json")
+@given(SEEDS)
+def test_gguf(seed: int) -> None:
+    holds(ggufs(Random(seed)), "model.gguf")
 
 
 @fuzz
-@given(configs(), checkpoints())
-def test_folders(config: bytes, checkpoint: bytes) -> None:
+@given(SEEDS)
+def test_indexes(seed: int) -> None:
+    holds(indexes(Random(seed)), "model.safetensors.index.json")
+
+
+@fuzz
+@given(SEEDS)
+def test_folders(seed: int) -> None:
+    rnd = Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_bytes(config)
-        (Path(folder) / "model.safetensors").write_bytes(checkpoint)
+        (Path(folder) / "config.json").write_bytes(configs(rnd))
+        (Path(folder) / "model.safetensors").write_bytes(checkpoints(rnd))
         ask("estimate", folder, "--json")
 
 

@@ -36,11 +36,11 @@ _PARTS = {
     "audio": r"""
         ^(?:thinker\.)?(?:model\.)?(?:audio|embed_audio|speech|apm|sound|whisper|conformer)
         audio_(?:tower|model|encoder|proj)  ^(?:talker|token2wav|code2wav|tts)\b  ^a\.  ^mm\.a\.""",
-    # Projectors stand inside towers (visual.merger), so that they come first.
+    # A merger inside the tower's own module counts with the tower, as in transformers.
     "projector": r"""
         projector  (?:^|\.)connector\b  modality_projection  (?:^|\.)(?:mlp1|aligner|resampler|view_seperator)\b
         (?:^|\.)(?:embed_vision|image_newline|adapter)\b  img_projection  (?:glb|sub)_GN  patch_merger
-        (?:^|\.)(?:visual|vision_tower)\.(?:deepstack_)?(?:merger|downsample)  ^mm\.  ^v\.(?:deepstack|resampler)\.""",
+        ^mm\.  ^v\.(?:deepstack|resampler)\.""",
     "vision": r"""(?:^|\.)(?:vision|visual|vit|vpm|image|img|siglip|clip)[a-z_]*\.  ^v\.""",
 }
 _RULES = {
