@@ -9,7 +9,7 @@ from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.llama import ends
 from vlmmem.architectures.qwen_vl import patch_convolution
 from vlmmem.architectures.towers import gated_mlp, read_tower
-from vlmmem.architectures.vision_language import projector, text_of, with_tower
+from vlmmem.architectures.vision_language import inside_tower, text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model, VisionTower
 
@@ -103,7 +103,7 @@ def _tower(described: Fields, name: str) -> tuple[VisionTower, Part, Part]:
         *norm(f"{name}.merger.post_projection_norm", out, bias=True),
         *gated_mlp(out, wide, f"{name}.merger"),
     )
-    return shape, Part("vision", outside, f"{name}.blocks", (layer,) * shape.layers), projector(merger)
+    return shape, Part("vision", outside, f"{name}.blocks", (layer,) * shape.layers), inside_tower(merger)
 
 
 def _glm4v(fields: Fields) -> Model:

@@ -7,7 +7,7 @@ from vlmmem.architectures.blocks import linear, norm
 from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.hub_code import headed
 from vlmmem.architectures.towers import attention, mlp, read_tower
-from vlmmem.architectures.vision_language import projector, text_of, with_tower
+from vlmmem.architectures.vision_language import inside_tower, projector, text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model
 
@@ -50,13 +50,13 @@ def _llama4(fields: Fields) -> Model:
     )
     middle = described.integer("projector_input_dim", 4096)
     out = described.integer("projector_output_dim", 4096)
-    tensors = (
+    adapter = (
         *linear(f"{name}.vision_adapter.mlp.fc1", middle, shape.intermediate_size),
         *linear(f"{name}.vision_adapter.mlp.fc2", out, out),
-        *linear("multi_modal_projector.linear_1", text.hidden_size, described.integer("vision_output_dim", 7680)),
     )
+    maps = linear("multi_modal_projector.linear_1", text.hidden_size, described.integer("vision_output_dim", 7680))
     tower = Part("vision", outside, f"{name}.model.layers", (layer,) * shape.layers)
-    return with_tower(text, "llama4", shape, tower, projector(tensors))
+    return with_tower(text, "llama4", shape, tower, inside_tower(adapter), projector(maps))
 
 
 BUILDERS = {"llama4": _llama4}

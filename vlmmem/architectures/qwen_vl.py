@@ -8,7 +8,7 @@ https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models
 from vlmmem.architectures.blocks import embedding, linear, norm
 from vlmmem.architectures.fields import Fields
 from vlmmem.architectures.towers import attention, gated_mlp, mlp, read_tower, side
-from vlmmem.architectures.vision_language import projector, text_of, with_tower
+from vlmmem.architectures.vision_language import inside_tower, text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model, VisionTower
 
@@ -115,7 +115,7 @@ def _qwen2_vl(fields: Fields) -> Model:
         "qwen2_vl",
         shape,
         Part("vision", outside, "model.visual.blocks", (layer,) * shape.layers),
-        projector(norm(f"{merger}.ln_q", hidden, bias=True), _two_matrices(merger, merged, out)),
+        inside_tower(norm(f"{merger}.ln_q", hidden, bias=True), _two_matrices(merger, merged, out)),
     )
 
 
@@ -141,7 +141,7 @@ def qwen2_5_tower(described: Fields, name: str, *, queries: tuple[str, ...] = _Q
     return (
         shape,
         Part("vision", outside, f"{name}.blocks", (layer,) * shape.layers),
-        projector(norm(f"{merger}.ln_q", hidden), _two_matrices(merger, merged, out)),
+        inside_tower(norm(f"{merger}.ln_q", hidden), _two_matrices(merger, merged, out)),
     )
 
 
@@ -190,7 +190,7 @@ def _qwen3_tower(fields: Fields, *, deepstack: bool) -> tuple[VisionTower, tuple
         depth = 3 if taken is None else len(taken)
         stack = (Layer("merger", _merger("", hidden, merged, out, first=False)),) * depth
     mergers = Part(
-        "projector",
+        "vision",
         _merger("model.visual.merger.", hidden, merged, out, first=True),
         "model.visual.deepstack_merger_list",
         stack,

@@ -8,7 +8,7 @@ from vlmmem.layers import Part, Tensor
 from vlmmem.model import Model, VisionTower
 from vlmmem.record import replace
 
-__all__ = ["TIED_BY", "inside", "projector", "text_of", "tied_of", "with_tower"]
+__all__ = ["TIED_BY", "inside", "inside_tower", "projector", "text_of", "tied_of", "with_tower"]
 
 TIED_BY = ("own", "own or text")
 """Who may tie the head to the embedding: the whole config's own field, or either that or the text config's."""
@@ -71,6 +71,11 @@ def text_of(
         f"a checkpoint with a head of its own holds {more:,} parameters more"
     )
     return replace(model, notes=(*model.notes, note))
+
+
+def inside_tower(*tensors: Iterable[Tensor]) -> Part:
+    """What maps the features inside the tower's own module: it counts with the tower, as in transformers."""
+    return Part("vision", tuple(tensor for group in tensors for tensor in group))
 
 
 def projector(*tensors: Iterable[Tensor]) -> Part:
