@@ -112,13 +112,15 @@ class StateCache:
     """A state of fixed size for each sequence: of a convolution or of a recurrence.
 
     `elements` counts all of it; `dtype` is its number format, or "" for the model's own. Tensor parallelism cuts it
-    along its `heads` (channel groups); 1 means that it is kept whole.
+    along its `heads` (channel groups); 1 means that it is kept whole. `taps` are the past inputs of each channel that a
+    convolution's state counts, the token's own among them: engines keep one less.
     """
 
     elements: int
     dtype: str
     heads: int
     what: str = "recurrent"
+    taps: int = 0
 
 
 Cache = KeyValueCache | LatentCache | StateCache

@@ -216,9 +216,11 @@ class Model:
         for part in self.parts:
             if part.name != "language":
                 continue
-            for _, tensor in part.named():
+            for name, tensor in part.named():
                 outside = tensor.kind in ("embedding", "head", "position")
-                key = "embeddings" if outside else "experts" if tensor.kind == "expert" else "layers"
+                # a bias of all experts counts with them: of gpt-oss
+                of_experts = tensor.kind == "expert" or (tensor.kind == "bias" and ".experts." in name)
+                key = "embeddings" if outside else "experts" if of_experts else "layers"
                 found[key] += tensor.parameters
         return found
 

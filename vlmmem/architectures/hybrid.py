@@ -65,7 +65,7 @@ def _states(keys: int, key_dim: int, values: int, value_dim: int, kernel: int) -
     """What a layer of the gated delta rule keeps: the convolution's inputs and a matrix a value head."""
     channels = 2 * keys * key_dim + values * value_dim
     return (
-        StateCache(channels * kernel, "", keys, "convolution"),
+        StateCache(channels * kernel, "", keys, "convolution", kernel),
         StateCache(values * key_dim * value_dim, "fp32", values),
     )
 

@@ -67,7 +67,8 @@ def _mamba1(
         tensors += (*norm(f"{name}.dt_layernorm", rank),)
         tensors += (*norm(f"{name}.b_layernorm", state), *norm(f"{name}.c_layernorm", state))
     return _Mixer(
-        tensors, (StateCache(inner * kernel, "", inner, "convolution"), StateCache(inner * state, "fp32", inner))
+        tensors,
+        (StateCache(inner * kernel, "", inner, "convolution", kernel), StateCache(inner * state, "fp32", inner)),
     )
 
 
@@ -97,8 +98,8 @@ def _mamba2(
         *linear(f"{name}.out_proj", hidden, inner, "inputs", bias=out_bias),
     )
     caches = (
-        StateCache(inner * kernel, "", heads, "convolution"),
-        StateCache(2 * groups * state * kernel, "", groups, "convolution"),
+        StateCache(inner * kernel, "", heads, "convolution", kernel),
+        StateCache(2 * groups * state * kernel, "", groups, "convolution", kernel),
         StateCache(inner * state, "fp32", heads),
     )
     return _Mixer(tensors, caches)
@@ -451,10 +452,11 @@ def _lfm(fields: Fields, prefix: str, shape: Shape, dense: int, wide: int, exper
         *linear("conv.in_proj", 3 * hidden, hidden, "outputs", bias=bias),
         *linear("conv.out_proj", hidden, hidden, "inputs", bias=bias),
     )
-    state = StateCache(hidden * kernel, "", hidden, "convolution")
+    state = StateCache(hidden * kernel, "", hidden, "convolution", kernel)
     types = fields.texts("layer_types", length=shape.layers)
     if types is None:
-        chosen = set(fields.integers("full_attn_idxs") or range(shape.layers))
+        named = fields.integers("full_attn_idxs")
+        chosen = set(range(shape.layers) if named is None else named)
         attends = [index in chosen for index in range(shape.layers)]
     elif not set(types) <= {"conv", "full_attention"}:
         fields.wrong("layer_types", "a list of conv and full_attention")
