@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,17 +45,13 @@ PARTS = (
     ("token2wav", "speech"),
     ("aligner", "projector"),
     ("connector", "projector"),
-    ("deepstack_merger_list", "projector"),
-    ("downsample", "projector"),
     ("embed_vision", "projector"),
     ("high_res_vision_alpha", "projector"),
     ("high_res_vision_neck", "projector"),
     ("high_res_vision_proj", "projector"),
     ("image_newline", "projector"),
-    ("merger", "projector"),
     ("mm_projector", "projector"),
     ("multi_modal_projector", "projector"),
-    ("vision_adapter", "projector"),
     ("img_processor", "vision"),
     ("image_embed", "projector"),
     ("high_res_vision_model", "vision"),
@@ -114,11 +111,13 @@ def build(config: dict[str, Any], parsed: Any = None) -> "torch.nn.Module":
     """The model that transformers builds for a config.json, on the meta device; `parsed` stands for its object."""
     import torch
     import transformers
+    from transformers import initialization
 
     parsed = parse(config) if parsed is None else parsed
     named = (config.get("architectures") or [None])[0]
     known = getattr(transformers, named, None) if named else None
-    with torch.device("meta"):
+    # initial values are of no use here, and drawing them takes most of the time
+    with torch.device("meta"), initialization.no_init_weights():
         if known is not None:
             return known(parsed)
         for auto in (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM):
@@ -141,6 +140,33 @@ def tensors(module: "torch.nn.Module") -> dict[str, dict[str, tuple[int, ...]]]:
     return parts
 
 
+# What the layers of transformers' cache keep, by the name of their class (cache_utils.py).
+KEPT = {
+    "DynamicLayer": "all",
+    "DynamicIndexedLayer": "all",
+    "DynamicSlidingWindowLayer": "window",
+    "LinearAttentionLayer": "state",
+    "LinearAttentionAndFullAttentionLayer": "state and all",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "state and window",
+    "DummyLayer": "nothing",
+}
+
+
+def kept(module: "torch.nn.Module") -> list[list[Any]] | str:
+    """What each layer of the decoder keeps, by the class's own cache: runs of [layers, what, window]."""
+    import transformers
+
+    try:
+        layers = transformers.DynamicCache(config=module.config).layers
+    except Exception as error:  # a few configs describe no cache
+        return f"{type(error).__name__}"
+    each = [
+        (KEPT.get(type(layer).__name__, type(layer).__name__), getattr(layer, "sliding_window", None))
+        for layer in layers
+    ]
+    return [[len(list(run)), *what] for what, run in groupby(each)]
+
+
 def answer(config: dict[str, Any]) -> dict[str, Any]:
     """What transformers builds for a config: its class, and the tensors of each part; or the error that it raises."""
     try:
@@ -152,6 +178,7 @@ def answer(config: dict[str, Any]) -> dict[str, Any]:
         "class": type(module).__name__,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "parts": {part: digest(found.items()) for part, found in sorted(parts.items())},
+        "layers": kept(module),
     }
 
 
@@ -257,12 +284,20 @@ def images() -> dict[str, Any]:
     return {"versions": {**versions(), **others}, **answers()}
 
 
+def caches() -> dict[str, Any]:
+    """What the cache objects hold, by their own module."""
+    from tools.oracle_caches import answers
+
+    return {"versions": versions(), **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": parameters,
     "forward.json": forward,
     "flops.json": flops,
     "saved.json": saved,
     "arguments.json": arguments,
+    "caches.json": caches,
     "images.json": images,
 }
 

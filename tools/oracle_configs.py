@@ -45,7 +45,9 @@ NAMES: dict[str, dict[str, str | None]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     # the class's own tower has 1152 elements in 14 heads, which do not divide
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
+    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
     "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
     "ministral": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8},
 }
