@@ -21,7 +21,7 @@ __all__ = ["BUILDERS"]
 
 @record(frozen=True, slots=True)
 class _Kind:
-    """What sets a layer apart from others."""
+    """What sets a layer apart from others; one that shares a cache has no window of its own."""
 
     window: int | None
     shared: bool
@@ -154,7 +154,7 @@ def _gemma4(fields: Fields, prefix: str = "model.") -> Model:
     each = zip(windows, _shared(fields, windows, 0), _overrides(fields, windows, shape), strict=True)
     wide = shape.intermediate_size
     kinds = [
-        _Kind(limit, shared, heads, head_dim, 2 * wide if shared and doubled else wide)
+        _Kind(None if shared else limit, shared, heads, head_dim, 2 * wide if shared and doubled else wide)
         for limit, shared, (heads, head_dim) in each
     ]
     outside = (*ends(shape, prefix), *(_tables(fields, shape, prefix, width) if width else ()))
@@ -204,7 +204,9 @@ def _gemma3n(fields: Fields, prefix: str = "model.") -> Model:
         )
 
     each = zip(windows, _shared(fields, windows, 15), widths or [shape.intermediate_size] * shape.layers, strict=True)
-    kinds = [_Kind(limit, shared, shape.kv_heads, shape.head_dim, wide) for limit, shared, wide in each]
+    kinds = [
+        _Kind(None if shared else limit, shared, shape.kv_heads, shape.head_dim, wide) for limit, shared, wide in each
+    ]
     streams_in_out = tuple(
         tensor
         for name in ("altup_projections", "altup_unembed_projections")

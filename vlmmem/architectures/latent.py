@@ -105,7 +105,9 @@ def _model(
     indexed: Sequence[bool] | None = None,
     index_heads: int = 0,
     mlp_bias: bool = False,
+    repeated: bool = True,
 ) -> Model:
+    """The model; `repeated`: the checkpoints hold embedding and head once more for a further token (GLM-5's do not)."""
     hidden = shape.hidden_size
     named = fields.first("n_routed_experts", "num_local_experts", "num_experts")
     known, wide, shared, active = defaults
@@ -137,8 +139,7 @@ def _model(
         f"{prefix}layers",
         experts=experts,
         active_experts=fields.integer("num_experts_per_tok", active, most=experts),
-        # the checkpoints repeat embedding and head for the further token
-        mtp_parameters=next_token_layer(fields, further, hidden, 2 * shape.vocab_size * hidden),
+        mtp_parameters=next_token_layer(fields, further, hidden, 2 * shape.vocab_size * hidden if repeated else 0),
     )
 
 
@@ -210,7 +211,8 @@ def _glm_moe_dsa(fields: Fields, prefix: str = "model.") -> Model:
     shape = _shape(fields, "glm_moe_dsa", _GLM, sized(78, 6144, 64, 64, 12288, 154880, 202752))
     sparse = sparse_by_type(fields, shape.layers, fields.integer("first_k_dense_replace", 3, least=0))
     indexed = _indexed(fields, shape.layers)
-    return _model(fields, prefix, shape, _GLM, sparse, (256, 2048, 1, 8), indexed=indexed, index_heads=32)
+    defaults = (256, 2048, 1, 8)
+    return _model(fields, prefix, shape, _GLM, sparse, defaults, indexed=indexed, index_heads=32, repeated=False)
 
 
 BUILDERS = {

@@ -333,7 +333,7 @@ def _blocks(fields: Fields, pattern: str, types: str, default: Sequence[str]) ->
         if len(letters) > _MOST_BLOCKS or not set(letters) <= set(_LETTERS):
             fields.wrong(pattern, f"a text of at most {_MOST_BLOCKS:,} of the letters M, E, * and -")
         return [_LETTERS[letter] for letter in letters]
-    kinds = [_OLDER.get(kind, kind) for kind in found or default]
+    kinds = [_OLDER.get(kind, kind) for kind in (default if found is None else found)]
     if not kinds or len(kinds) > _MOST_BLOCKS or not set(kinds) <= set(_LETTERS.values()):
         fields.wrong(types, "a list of linear_attention, full_attention, moe and mlp")
     return kinds
