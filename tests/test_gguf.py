@@ -155,7 +155,9 @@ def test_the_layers_that_get_more_bits() -> None:
     assert chosen("q2_k_s", "down_proj", 32, "Q4_K") == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("mixture", "shared", "own"), [("q2_k", "Q4_K", "Q3_K"), ("iq4_xs", "Q5_K", "IQ4_XS")])
+@pytest.mark.parametrize(
+    ("mixture", "shared", "own"), [("q2_k", "Q4_K", "Q3_K"), ("q2_k_s", "Q4_K", "Q2_K"), ("iq4_xs", "Q5_K", "IQ4_XS")]
+)
 def test_a_step_that_is_for_shared_values_only(mixture: str, shared: str, own: str) -> None:
     every = list(range(16))
     assert chosen(mixture, "v_proj", 16, shared, num_key_value_heads=1) == every
@@ -203,6 +205,43 @@ def test_rows_that_no_block_divides_stay_in_16_bits() -> None:
     assert chosen("q4_k_m", "down_proj", 8, "F16", intermediate_size=520) == list(range(8))
     assert chosen("q8_0", "down_proj", 8, "F16", intermediate_size=520) == list(range(8))
     assert chosen("q8_0", "down_proj", 8, "Q8_0", intermediate_size=544) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("mixture", "wider"),
+    [
+        ("q2_k_s", "Q4_0"),
+        ("q3_k_s", "Q4_0"),
+        ("q4_k_m", "Q5_0"),
+        ("q5_k_m", "Q5_1"),
+        ("q6_k", "Q8_0"),
+        ("iq4_xs", "IQ4_NL"),
+        ("iq4_nl", "IQ4_NL"),
+        ("q4_1", "Q4_1"),
+        ("q5_0", "Q5_0"),
+        ("q5_1", "Q5_1"),
+        ("q4_0", "Q4_0"),
+    ],
+)
+def test_blocks_of_32_for_rows_of_32(mixture: str, wider: str) -> None:
+    assert chosen(mixture, "up_proj", 8, wider, hidden_size=288) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("qwen3-vl-8b", "qwen3-8b"),
+        ("qwen2.5-vl-7b", "qwen2-vl-7b"),
+        ("gemma-3-1b", None),
+        ("mistral-small-3.1-24b", None),
+    ],
+)
+def test_a_decoder_beside_a_tower_is_quantised_as_it_is_alone(name: str, same: str | None) -> None:
+    size = gguf_weights_bytes(name, "q4_k_m")["language"]
+    if same is None:
+        assert 4.5 < 8 * size / find_model(name).language_parameters < 6.6
+    else:
+        assert size == gguf_weights_bytes(same, "q4_k_m")["language"]
 
 
 def test_embedding_and_head() -> None:

@@ -11,7 +11,7 @@ from vlmmem.architectures import build
 from vlmmem.architectures.fields import Fields
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
-from vlmmem.layers import Tensor
+from vlmmem.layers import Layer, Tensor
 from vlmmem.memory import model_weights_bytes
 from vlmmem.memory.weights import local_shape, part_bits, tensor_bits
 from vlmmem.model import Model
@@ -485,6 +485,14 @@ def test_experts_in_one_tensor_are_converted_one_by_one() -> None:
     assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, in_decoder=True) == 8 * (
         down.parameters + 8 * 2 * 2 * 4
     )
+    narrow = Tensor("mlp.experts.down_proj", (8, 100, 192), "expert", "experts")
+    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", narrow, in_decoder=True) == 8 * (
+        narrow.parameters + 8 * 1 * 2 * 4
+    )
+    dense = Tensor("mlp.gate_up_proj.weight", (200, 128))
+    assert tensor_bits(model, "model.layers.0.mlp.gate_up_proj.weight", dense, in_decoder=True) == 8 * (
+        dense.parameters + 2 * 4
+    )
     # four GPUs: 48 of 192 columns each, one block of each matrix along them
     assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, None, 4, in_decoder=True) == 8 * (
         8 * 256 * 48 + 8 * 2 * 1 * 4
@@ -515,6 +523,9 @@ def test_scales_are_cut_with_their_tensor() -> None:
         (Tensor("mlp.experts.gate_up_proj", (8, 12, 6), "expert", "experts"), 2, (8, 6, 6)),
         (Tensor("mlp.experts.down_proj", (8, 6, 12), "expert", "experts"), 2, (8, 6, 6)),
         (Tensor("mlp.experts.w2.weight", (8, 6, 12), "expert", "experts"), 2, (8, 6, 6)),
+        (Tensor("mlp.output_linear.weight", (8, 6, 12), "expert", "experts"), 2, (8, 6, 6)),
+        (Tensor("downstream.experts.w1.weight", (8, 12, 6), "expert", "experts"), 2, (8, 6, 6)),
+        (Tensor("self_attn.k_proj.weight", (12, 6), cut="kv"), 4, (1, 12, 6)),
         (Tensor("patch", (8, 3, 14, 14), "convolution"), 2, (1, 8, 588)),
         (Tensor("conv1d", (8, 1, 4), "convolution", "outputs"), 2, (1, 4, 4)),
         (Tensor("scalar", (), "other"), 2, (1, 1, 1)),
@@ -529,6 +540,8 @@ def test_key_value_heads_cut_and_copied() -> None:
     layer = find_model("llama-3.1-8b").decoder.layers[0]
     key = Tensor("self_attn.k_proj.weight", (1024, 4096), cut="kv")
     assert [local_shape(key, layer, tp)[1] for tp in (1, 2, 8, 16)] == [1024, 512, 128, 128]
+    without = Layer("linear", (key,))
+    assert local_shape(key, without, 4)[1] == 1024
     fused = Tensor("self_attn.qkv_proj.weight", (4096 + 2048, 4096), cut="qkv", query_rows=4096)
     assert [local_shape(fused, layer, tp)[1] for tp in (1, 2, 8, 16)] == [6144, 3072, 768, 256 + 256]
 

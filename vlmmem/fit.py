@@ -205,7 +205,7 @@ class _Search:
 
     def priced(self, **changed: Any) -> Footprint:
         """The footprint as asked, but for what is changed."""
-        asked = {"workload": self.workload, "parallelism": self.parallelism, "gpu": self.gpu}
+        asked: dict[str, Any] = {"workload": self.workload, "parallelism": self.parallelism, "gpu": self.gpu}
         asked |= {"weights": self.weights, "kv_dtype": self.kv_dtype} | changed
         return estimate(self.model, **asked)
 

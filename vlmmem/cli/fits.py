@@ -69,12 +69,12 @@ def _told(found: "Fit", defaults: "list[str]") -> str:
     ]
     lines += [columns([head, *rows]), ""]
     if found.changes:
-        head = ("what to change", "option", "saves on one GPU", "enough")
+        titles = ("what to change", "option", "saves on one GPU", "enough")
         body = [
             (each.what, each.option, show_both(each.saves) if each.saves else "", "yes" if each.fits else "no")
             for each in found.changes
         ]
-        lines += [columns([head, *body]), f"({ORDER})", ""]
+        lines += [columns([titles, *body]), f"({ORDER})", ""]
     lines += [f"note: {note}" for note in footprint.notes]
     lines.append("defaults: " + ", ".join(defaults))
     return "\n".join(lines)

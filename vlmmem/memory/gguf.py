@@ -131,20 +131,20 @@ def tensor_type(model: Model, mixture: str, tensor: Tensor, layer: int | None = 
     elif tensor.kind not in ("embedding", "linear", "expert"):
         return "F32"
     elif layer is not None:
-        role = _ROLES.get(tensor.name.removesuffix(".weight").rpartition(".")[2], "")
+        role = _ROLES.get(tensor.name.removesuffix(".weight").rpartition(".")[2])
         form = _role_type(model, rule, role, layer)
     if tensor.inputs % _blocks()[form][0]:
         form = _WIDER.get(form, form)
     return form if tensor.inputs % _blocks()[form][0] == 0 else "F16"
 
 
-def _role_type(model: Model, rule: Mixture, role: str, layer: int) -> str:
+def _role_type(model: Model, rule: Mixture, role: str | None, layer: int) -> str:
     eight = model.experts == _EIGHT
     if eight and role in ("value", "key"):
         return "Q8_0"
     if eight and role == "output":
         return rule.eight or rule.base
-    steps = {"value": rule.value, "down": rule.down, "output": rule.output}.get(role, ())
+    steps = {None: (), "key": (), "value": rule.value, "down": rule.down, "output": rule.output}[role]
     shared = model.heads >= 4 * model.kv_heads
     form = next(
         (step.better for step in steps if step.covers(layer, model.layers) and (shared or not step.shared)), rule.base

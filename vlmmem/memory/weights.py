@@ -4,11 +4,10 @@ A tensor out of a file has the bytes that stand there. One from a config is stor
 (vlmmem/quantization), in the number format that is asked for, or in the model's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, isqrt
-from typing import TYPE_CHECKING
 
 from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
@@ -16,9 +15,6 @@ from vlmmem.formats import Format
 from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
 from vlmmem.memory.gguf import MIXTURES, gguf_weights_bytes
 from vlmmem.model import Model
-
-if TYPE_CHECKING:
-    from vlmmem.quantization import Layout
 
 __all__ = ["checkpoint_bytes", "local_shape", "model_weights_bytes", "part_bits", "tensor_bits", "weights_bytes"]
 
@@ -203,7 +199,7 @@ def tensor_bits(
         if model.quantization is not None:
             layout = model.quantization.layout(name, tensor, in_decoder=in_decoder)
             if layout is not None:
-                return Fraction(8 * _laid_out(layout, tensor, copies, outputs, inputs))
+                return Fraction(8 * _laid_out(layout.size, tensor, copies, outputs, inputs))
     elif number.scope == "all":
         return elements * number.bits
     elif number.scope != "decoder-linear":
@@ -213,11 +209,11 @@ def tensor_bits(
     return elements * find_format(model.dtype).bits
 
 
-def _laid_out(layout: "Layout", tensor: Tensor, copies: int, outputs: int, inputs: int) -> int:
-    """Bytes of a tensor in a layout. Gate and up matrices of experts in one tensor are two matrices in a checkpoint."""
+def _laid_out(size: Callable[[int, int], int], tensor: Tensor, copies: int, outputs: int, inputs: int) -> int:
+    """Bytes of a tensor, whose matrices take `size`. A checkpoint holds gate and up matrices of experts apart."""
     if tensor.kind == "expert" and "gate_up" in tensor.name:
-        return 2 * copies * layout.size(-(-outputs // 2), inputs)
-    return copies * layout.size(outputs, inputs)
+        return 2 * copies * size(-(-outputs // 2), inputs)
+    return copies * size(outputs, inputs)
 
 
 def _matrix_bits(number: Format, outputs: int, inputs: int) -> Fraction:
@@ -242,7 +238,7 @@ def _matrix_bits(number: Format, outputs: int, inputs: int) -> Fraction:
     return Fraction(bits)
 
 
-def local_shape(tensor: Tensor, layer: Layer | None = None, tp: int = 1) -> tuple[int, int, int]:
+def local_shape(tensor: Tensor, layer: Layer | None, tp: int) -> tuple[int, int, int]:
     """What one GPU of a tensor-parallel group holds of a tensor: matrices, outputs and inputs; rounded up.
 
     Experts are cut along their inner width: gate and up matrices along the outputs, down matrices along the inputs. KV
@@ -255,7 +251,7 @@ def local_shape(tensor: Tensor, layer: Layer | None = None, tp: int = 1) -> tupl
 
     Source: vLLM, vllm/model_executor/layers/linear.py and layers/fused_moe/layer.py: `weight_loader`.
 
-    >>> local_shape(Tensor("mlp.down_proj.weight", (4096, 14336), cut="inputs"), tp=4)
+    >>> local_shape(Tensor("mlp.down_proj.weight", (4096, 14336), cut="inputs"), None, 4)
     (1, 4096, 3584)
     """
     if tensor.kind == "convolution" or not tensor.shape:
