@@ -162,15 +162,31 @@ HOMES: dict[str, str] = {
 """Each model_type and the module that builds it."""
 
 
+class _UnknownArchitecture(InputError):
+    """No builder here knows a model_type."""
+
+
 def _builder(kind: str, where: str) -> "Callable[..., Model]":
     home = HOMES.get(kind)
     if home is None:
-        raise InputError(
-            f"{where}: 'model_type' {kind!r} is not built from a config here; a safetensors or GGUF header gives its "
+        raise _UnknownArchitecture(
+            f"{where}: 'model_type' {kind[:60]!r} is not built from a config here; a safetensors or GGUF header gives its "
             "bytes exactly, and with the extra 'transformers' its class there counts its parameters"
         )
     found: Callable[..., Model] = import_module(f"vlmmem.architectures.{home}").BUILDERS[kind]
     return found
+
+
+def _built(fields: Fields, where: str) -> "Model":
+    """By the builder here or, where there is none, by transformers on the meta device."""
+    try:
+        return _builder(fields.text("model_type"), where)(fields)
+    except _UnknownArchitecture:
+        from vlmmem.architectures import meta
+
+        if not meta.available():
+            raise
+        return meta.build_on_meta({name: fields.raw(name) for name in fields}, where)
 
 
 def build(config: object, where: str = "config", hf_quant_config: object = None) -> "Model":
@@ -192,7 +208,7 @@ def build(config: object, where: str = "config", hf_quant_config: object = None)
     (8030261248, 'config')
     """
     fields = Fields(config, where)
-    model = _builder(fields.text("model_type"), where)(fields)
+    model = _built(fields, where)
     if hf_quant_config is None and not _quantised(fields):
         return model
     from vlmmem.quantization import read_quantization

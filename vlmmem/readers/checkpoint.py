@@ -11,7 +11,7 @@ from pathlib import Path
 from vlmmem.errors import InputError
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, Part, Tensor
 from vlmmem.model import Model
-from vlmmem.readers.names import Place, place
+from vlmmem.readers.names import MOST_LAYERS, Place, place
 from vlmmem.readers.packing import bits_of, weights
 from vlmmem.readers.stored import Header, StoredTensor
 from vlmmem.record import replace
@@ -301,6 +301,7 @@ def model_from_index(header: Header, built: Model | None = None) -> Model:
         note = f"its index states {header.total_bytes:,} bytes of weights; parameters are those of the config"
         return replace(built, notes=(*built.notes, *header.notes, note))
     found = [int(match[1]) for name in header.names if (match := _LAYER_IN_NAME.search(name))]
+    found = [index for index in found if index < MOST_LAYERS]
     if not found:
         raise InputError(f"{header.where}: names no layer of a language model; the index of a checkpoint is needed")
     whole = Tensor("weights", (0,), "other", stored=header.total_bytes)
@@ -317,9 +318,13 @@ def model_from_index(header: Header, built: Model | None = None) -> Model:
         tied_embeddings=False,
         activation="silu",
         dtype="bf16",
-        parts=(Part("language", (whole,), "layers", (Layer("none", ()),) * min(max(found) + 1, 4096)),),
+        parts=(Part("language", (whole,), "layers", (Layer("none", ()),) * (max(found) + 1)),),
         basis="header",
-        notes=(*header.notes, "an index names no shapes: parameters, " + NO_CACHE.format("its layers")),
+        notes=(
+            *header.notes,
+            "an index names no shapes: it tells neither parameters nor how GPUs share them",
+            NO_CACHE.format("its layers"),
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Place", "place", "storage_suffix"]
+__all__ = ["MOST_LAYERS", "Place", "place", "storage_suffix"]
 
 
 MOST_LAYERS = 4096
