@@ -255,13 +255,7 @@ def load_runtimes(path: Path) -> tuple[Runtime, ...]:
 @cache
 def models() -> tuple[Model, ...]:
     """Every model of the catalogue, by file and in the file's order."""
-    from vlmmem.architectures import HOMES  # TEMPORARY until every builder is there
-
-    return tuple(
-        _model_of(name)
-        for name, (_, entry) in _model_entries().items()
-        if entry.all()["config"]["model_type"] in HOMES  # type: ignore[index]
-    )
+    return tuple(_model_of(name) for name in _model_entries())
 
 
 @cache
