@@ -68,8 +68,8 @@ class AnyResolution:
         if canvas is None:
             raise InputError(f"{width}x{height}: no canvas keeps a pixel of so narrow an image; a wider one is needed")
         rows, columns = self.grid[0] * (canvas[0] // self.tile[0]), self.grid[1] * (canvas[1] // self.tile[1])
-        if not rows or not columns:
-            raise InputError(f"{width}x{height}: the canvas {canvas} is smaller than a tile; larger ones are needed")
+        if not rows:
+            raise InputError(f"{width}x{height}: the canvas {canvas} is lower than a tile; a higher one is needed")
         tokens = self._features(width, height, rows, columns) + self.overview - self.drop_first
         crops = 1 + math.ceil(canvas[0] / self.cut) * math.ceil(canvas[1] / self.cut)
         pixels = 3 * crops * self.tile[0] * self.tile[1]
