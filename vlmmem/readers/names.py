@@ -131,7 +131,7 @@ def place(name: str) -> Place:
     Place(part='language', stack='model.layers', layer=3, name='self_attn.k_proj.weight', kind='linear', cut='kv')
     >>> place("blk.0.ffn_down_exps.weight")[3:]
     ('ffn_down_exps.weight', 'expert', 'experts')
-    >>> place("visual.merger.mlp.0.weight").part
+    >>> place("model.connector.modality_projection.proj.weight").part
     'projector'
     """
     part = next((part for part, rule in _PART if rule.search(name)), "language")
