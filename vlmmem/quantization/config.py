@@ -370,7 +370,7 @@ def read_quantization(fields: Fields, hf_quant_config: object = None) -> Quantiz
         config = config.changed(expert_dtype=fields.raw("expert_dtype"))
     read = METHODS.get(method)
     if read is None:
-        return _opaque(method, _unknown(config.where, f"'quant_method' is {method!r}"), config.where)
+        return _opaque(method, _unknown(config.where, f"'quant_method' is {method[:60]!r}"), config.where)
     quantised = read(config)
     # What the text model's config says holds for the text model: the tower of Kimi-K2.5 stays as it is.
     return replace(quantised, reach="decoder") if inside and quantised.reach == "linear" else quantised
