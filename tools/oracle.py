@@ -284,6 +284,14 @@ def images() -> dict[str, Any]:
     return {"versions": {**versions(), **others}, **answers()}
 
 
+def quantization() -> dict[str, Any]:
+    """How quantised matrices are stored, by their own module; the libraries that store them are named, too."""
+    from tools.oracle_quantization import answers
+
+    found = answers()
+    return {"versions": {**versions(), **found.pop("versions")}, **found}
+
+
 def caches() -> dict[str, Any]:
     """What the cache objects hold, by their own module."""
     from tools.oracle_caches import answers
@@ -299,6 +307,7 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "arguments.json": arguments,
     "caches.json": caches,
     "images.json": images,
+    "quantization.json": quantization,
 }
 
 
