@@ -17,7 +17,7 @@ INSTALLED := .venv/installed-project
 GROUPS := book test lab build
 QUICK := not slow and not book and not browser
 
-.PHONY: book test check mutants oracle notebooks fix accept speed lab lock help clean install
+.PHONY: book test check mutants oracle fuzz notebooks fix accept speed lab lock help clean install
 
 book: $(INSTALLED) ## install everything, execute every notebook, build _build/html/index.html
 	rm -rf _build
@@ -39,6 +39,9 @@ mutants: $(INSTALLED) ## mutation testing of vlmmem/memory; every survivor is ex
 
 oracle: $(INSTALLED) ## compare with transformers in .venv-oracle; TORCH_INDEX=URL says where PyTorch's CPU build comes from
 	$(PY) tools/oracle.py
+
+fuzz: $(INSTALLED) ## give the readers N made-up and damaged files of each kind (N=20000)
+	VLMMEM_FUZZ=$(or $(N),20000) $(PY) -m pytest -q -n 2 tests/test_fuzz.py
 
 fix: $(INSTALLED) ## rewrite the readable values in prose from their source
 	$(PY) -m vlmmem.cite fix

@@ -40,7 +40,10 @@ def open_model(text: str, mmproj: str | None = None) -> "Model":
     except ValueError:
         there = False
     if there:
-        return _of_path(path, mmproj)
+        try:
+            return _of_path(path, mmproj)
+        except OSError as error:
+            raise InputError(f"{_shown(path)}: cannot be read ({error.strerror}); a readable file is needed") from None
     if text.lower().endswith(_KINDS) or text.startswith((".", "/", "~")):
         raise InputError(f"{_shown(text)}: no such file or folder; a file, or a model's name, is needed")
     from vlmmem.catalog import find_model
