@@ -49,6 +49,11 @@ class Linear:
 class VisionTower:
     """The shape of a vision tower: images cut into square patches. `image_size` is the side it was trained on.
 
+    An `image_size` of 0 means any size. `activation` is that of the layers' MLP, "" where it is not known. A square of
+    `merge` x `merge` patches becomes one token of the decoder. `window` is the side, in pixels, of the windows in which
+    most layers attend, 0 for none. `deepstack` counts the layers whose features reach the decoder beside the last ones.
+    `head_norms` says whether queries and keys are normalised.
+
     >>> tower = VisionTower("clip", layers=24, hidden_size=1024, heads=16, intermediate_size=4096,
     ...                     image_size=336, patch_size=14, channels=3)
     >>> tower.patches
@@ -63,6 +68,11 @@ class VisionTower:
     image_size: int
     patch_size: int
     channels: int
+    activation: str = ""
+    merge: int = 1
+    window: int = 0
+    deepstack: int = 0
+    head_norms: bool = False
 
     @property
     def patches(self) -> int:

@@ -11,6 +11,7 @@ from vlmmem.architectures.towers import attention, gated_mlp, mlp, read_tower, s
 from vlmmem.architectures.vision_language import inside_tower, text_of, with_tower
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import Model, VisionTower
+from vlmmem.record import replace
 
 __all__ = ["BUILDERS", "patch_convolution", "qwen2_5_tower"]
 
@@ -95,7 +96,10 @@ def _qwen2_vl(fields: Fields) -> Model:
     hidden = described.integer("embed_dim", 1280)
     wide = hidden * described.integer("mlp_ratio", 4, most=1024)
     known = {"layers": 32, "hidden_size": 1280, "heads": 16, "patch_size": 14}
-    shape = read_tower(described.changed(intermediate_size=wide), "qwen2_vl", known, **_NAMES, hidden_size="embed_dim")
+    shape = read_tower(
+        described.changed(intermediate_size=wide), "qwen2_vl", known, "quick_gelu", **_NAMES, hidden_size="embed_dim"
+    )
+    shape = replace(shape, merge=described.integer("spatial_merge_size", 2, most=64))
     layer = Layer(
         "encoder",
         (
@@ -122,7 +126,9 @@ def _qwen2_vl(fields: Fields) -> Model:
 def qwen2_5_tower(described: Fields, name: str, *, queries: tuple[str, ...] = _QKV) -> tuple[VisionTower, Part, Part]:
     """The tower of Qwen2.5-VL and of Qwen2.5-Omni, which splits `queries`: its shape, its part and its merger."""
     known = {"layers": 32, "hidden_size": 3584, "heads": 16, "intermediate_size": 3420, "patch_size": 14}
-    shape = read_tower(described, "qwen2_5_vl", known, **_NAMES)
+    shape = read_tower(described, "qwen2_5_vl", known, "silu", **_NAMES)
+    window = described.integer("window_size", 112, most=2**16)
+    shape = replace(shape, merge=described.integer("spatial_merge_size", 2, most=64), window=window)
     hidden = shape.hidden_size
     heads = _fused(hidden) if queries == _QKV else attention(hidden, queries, "attn.proj")
     layer = Layer(
@@ -166,7 +172,10 @@ def _qwen3_tower(fields: Fields, *, deepstack: bool) -> tuple[VisionTower, tuple
     """The tower of Qwen3-VL and 3.5: its shape, its part and its mergers."""
     described = fields.sub("vision_config")
     known = {"layers": 27, "hidden_size": 1152, "heads": 16, "intermediate_size": 4304, "patch_size": 16}
-    shape = read_tower(described, "qwen3_vl", known, **_NAMES)
+    shape = read_tower(described, "qwen3_vl", known, "gelu_pytorch_tanh", **_NAMES)
+    taken = described.integers("deepstack_visual_indexes")
+    depth = (3 if taken is None else len(taken)) if deepstack else 0
+    shape = replace(shape, merge=described.integer("spatial_merge_size", 2, most=64), deepstack=depth)
     hidden = shape.hidden_size
     layer = Layer(
         "encoder",
@@ -184,11 +193,7 @@ def _qwen3_tower(fields: Fields, *, deepstack: bool) -> tuple[VisionTower, tuple
     )
     merged = hidden * _merge(described)
     out = described.integer("out_hidden_size", 3584)
-    stack: tuple[Layer, ...] = ()
-    if deepstack:
-        taken = described.integers("deepstack_visual_indexes")
-        depth = 3 if taken is None else len(taken)
-        stack = (Layer("merger", _merger("", hidden, merged, out, first=False)),) * depth
+    stack = (Layer("merger", _merger("", hidden, merged, out, first=False)),) * depth
     mergers = Part(
         "vision",
         _merger("model.visual.merger.", hidden, merged, out, first=True),

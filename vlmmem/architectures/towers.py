@@ -9,7 +9,7 @@ from vlmmem.architectures.blocks import embedding, linear, norm
 from vlmmem.architectures.fields import Fields
 from vlmmem.layers import Layer, Part, Tensor
 from vlmmem.model import VisionTower
-from vlmmem.record import record
+from vlmmem.record import record, replace
 
 __all__ = [
     "TOWERS",
@@ -81,7 +81,9 @@ def gated_mlp(hidden: int, wide: int, name: str = "mlp", *, bias: bool = False) 
     )
 
 
-def read_tower(fields: Fields, architecture: str, defaults: dict[str, int], **names: str) -> VisionTower:
+def read_tower(
+    fields: Fields, architecture: str, defaults: dict[str, int], activation: str = "", **names: str
+) -> VisionTower:
     """The shape of a tower from a config.
 
     Args:
@@ -89,6 +91,7 @@ def read_tower(fields: Fields, architecture: str, defaults: dict[str, int], **na
         architecture: how the tower is called here.
         defaults: what the class of transformers takes for fields that are missing, by the names used here; a tower
             without `image_size` takes images of any size.
+        activation: what the class takes for a missing `hidden_act`; "" where the config's is not asked for.
         names: how this family calls a field, where it is not the usual name.
     """
     usual = {
@@ -110,6 +113,7 @@ def read_tower(fields: Fields, architecture: str, defaults: dict[str, int], **na
         image_size=side(fields, usual["image_size"], known["image_size"]),
         patch_size=side(fields, usual["patch_size"], known["patch_size"]),
         channels=fields.integer(usual["channels"], known["channels"]),
+        activation=fields.text("hidden_act", activation) if activation else "",
     )
     if shape.hidden_size % shape.heads:
         fields.wrong(usual["heads"], f"a divisor of {usual['hidden_size']!r} {shape.hidden_size}")
@@ -126,7 +130,7 @@ def clip(fields: Fields, name: str) -> Tower:
         "image_size": 224,
         "patch_size": 32,
     }
-    shape = read_tower(fields, "clip", defaults)
+    shape = read_tower(fields, "clip", defaults, "quick_gelu")
     hidden = shape.hidden_size
     layer = Layer(
         "encoder",
@@ -182,7 +186,7 @@ def siglip(
         "image_size": 224,
         "patch_size": 16,
     } | defaults
-    shape = read_tower(fields, architecture, known)
+    shape = read_tower(fields, architecture, known, "gelu_pytorch_tanh")
     hidden = shape.hidden_size
     layer = Layer(
         "encoder",
@@ -213,7 +217,7 @@ def pixtral(fields: Fields, name: str) -> Tower:
         "image_size": 1024,
         "patch_size": 16,
     }
-    shape = read_tower(fields, "pixtral", defaults)
+    shape = read_tower(fields, "pixtral", defaults, "gelu")
     hidden = shape.hidden_size
     names = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
     layer = Layer(
@@ -240,7 +244,8 @@ def internvl(fields: Fields, name: str) -> Tower:
         "image_size": 448,
         "patch_size": 14,
     }
-    shape = read_tower(fields, "internvl_vision", defaults)
+    shape = read_tower(fields, "internvl_vision", defaults, "gelu")
+    shape = replace(shape, head_norms=fields.boolean("use_qk_norm"))
     hidden = shape.hidden_size
     # RMSNorm has no bias, LayerNorm has one
     bias = fields.one_of("norm_type", ("layer_norm", "rms_norm"), "layer_norm") == "layer_norm"
