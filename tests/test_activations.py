@@ -28,11 +28,12 @@ from vlmmem.model import Model
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "oracle" / "forward.json").read_text(encoding="utf-8")
 )["cases"]
+CONFIGS = catalogue_configs()
 
 
 def shaped(name: str, **shapes: object) -> Model:
     """A model of the catalogue with other shapes."""
-    return replace(build(changed(catalogue_configs()[name], shapes)), id=name)
+    return replace(build(changed(CONFIGS[name], shapes)), id=name)
 
 
 def built(case: dict[str, Any]) -> Model:

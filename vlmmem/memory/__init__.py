@@ -8,6 +8,7 @@ from vlmmem.memory.activations import (
     likely_peak_bytes,
     overhead_rule_bytes,
     per_layer_rule_bytes,
+    prefill_peaks,
 )
 from vlmmem.memory.attention import (
     attention_benchmark_bytes,
@@ -65,6 +66,7 @@ __all__ = [
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
     "power_of_two",
+    "prefill_peaks",
     "reserved_slots",
     "runtime_allowance",
     "runtime_bytes",

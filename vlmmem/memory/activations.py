@@ -33,14 +33,18 @@ the tower) and 2 P H to the logits; any image adds a mask of N bytes to what sta
 Every other moment is smaller: what comes before the last layer misses that layer's KV cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_model
 from vlmmem.errors import InputError
 from vlmmem.memory.kv_cache import cache_sizes
 from vlmmem.model import Model
 from vlmmem.record import record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "decode_moments",
@@ -51,6 +55,7 @@ __all__ = [
     "mlp_width",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
+    "prefill_peaks",
 ]
 
 # Bytes of an element: activations, normalisation in full precision, positions, masks.
@@ -259,6 +264,45 @@ def likely_moments(model: Model, context: int, batch: int) -> dict[str, int]:
         "mlp": standing + 3 * hidden + _largest(3 * wide, wide + hidden),
         "logits": hidden + _ACTIVATION * batch * model.vocab_size,
     }
+
+
+def prefill_peaks(model: Model, contexts: Sequence[int], batches: Sequence[int]) -> "np.ndarray[Any, Any]":
+    """`forward_peak_bytes` of every context (rows) and batch (columns), and `likely_peak_bytes` outside its domain.
+
+    Args:
+        model: a model.
+        contexts: tokens of each sequence in the pass.
+        batches: sequences in the pass.
+
+    Returns:
+        64-bit integers; the caller sees to it that they suffice.
+
+    >>> from vlmmem import find_model
+    >>> prefill_peaks(find_model("llama-2-13b"), [4096, 8192], [1, 10]).tolist()
+    [[509640704, 5078261760], [1019281408, 10154475520]]
+    """
+    import numpy as np
+
+    lengths = np.array(contexts, dtype="int64")
+    # the closed forms take integers, or arrays of them
+    rows: Any = np.array(batches, dtype="int64")
+    peaks = np.empty((len(contexts), len(batches)), dtype="int64")
+    masked = np.full(len(lengths), False) if model.sliding_window is None else lengths >= model.sliding_window
+    try:
+        _check(model, 1, 1, _DTYPES[0], _ATTENTIONS[0])
+        covered = lengths <= model.max_positions if model.architecture in _LEARNED_POSITIONS else lengths > 0
+    except InputError:
+        covered = lengths < 0
+    # Whether there is a mask is a question to all lengths of a piece at once.
+    for piece in (covered & masked, covered & ~masked):
+        if piece.any():
+            tokens: Any = lengths[piece][:, None]
+            step = _Pass(model, rows, tokens, cached=0, all_logits=False, images=0)
+            peaks[piece] = _largest(*_moments(step).values())
+    if not covered.all():
+        tokens = lengths[~covered][:, None]
+        peaks[~covered] = _largest(*likely_moments(model, tokens, rows).values())
+    return peaks
 
 
 def decode_peak_bytes(
@@ -492,8 +536,10 @@ _LEARNED_POSITIONS = ("opt", "gpt2")
 _OWN_HEAD_WIDTH = ("llama", "mistral", "llava", "llava_next")
 
 
-def _has_mask(model: Model, tokens: int) -> bool:
-    return model.sliding_window is not None and tokens >= model.sliding_window
+def _has_mask(model: Model, tokens: Any) -> bool:
+    # Of an array, which lies on one side of the window, the first tells for all.
+    first = tokens if isinstance(tokens, int) else tokens.flat[0]
+    return model.sliding_window is not None and bool(first >= model.sliding_window)
 
 
 def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -> None:
