@@ -120,6 +120,7 @@ def answers() -> dict[str, Any]:
         matrices = [{"outputs": o, "inputs": i, "arrays": _arrays(make(o, i))} for o, i in shapes]
         found.append({"name": name, "config": config, "matrices": matrices})
 
+    config: dict[str, Any]
     for name, (form, scheme) in COMPRESSED.items():
         config = {
             "quant_method": "compressed-tensors",
