@@ -143,6 +143,13 @@ def test_tiles_that_llama_fills() -> None:
         assert rows * columns == answer[3], case
 
 
+@pytest.mark.parametrize("variant", REAL["variants"], ids=lambda each: each["entry"])
+def test_settings_that_no_catalogued_model_has(variant: dict[str, Any]) -> None:
+    pre, processor, _ = _files(variant["entry"])
+    found = processor_from_settings({**pre, **variant["preprocessor"]}, {**processor, **variant["processor"]})
+    assert list(_differences(variant["images"], lambda *size: image_tokens(found, *size))) == []
+
+
 def _spoilt() -> Iterator[tuple[str, Any]]:
     """Each family with one slip of the kind that the comparison has to notice."""
     for family, item in FAMILIES.items():

@@ -72,6 +72,55 @@ SIZES = (
     (4032, 3024), (3024, 4032), (4096, 4096), (6000, 4000), (8000, 6000),
 )  # fmt: skip
 
+# Settings that no catalogued model has: entry, changed fields of preprocessor_config.json and of processor_config.json.
+VARIANTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    (
+        "llava-1.5",
+        {"size": {"height": 384, "width": 384}, "do_center_crop": False},
+        {"num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"},
+    ),
+    ("llava-1.5", {"size": {"shortest_edge": 224}, "do_center_crop": False}, {}),
+    ("llava-1.5", {"size": {"shortest_edge": 400}, "crop_size": {"height": 280, "width": 336}}, {}),
+    ("llava-next", {"image_grid_pinpoints": [[400, 700], [700, 400], [1000, 300]]}, {}),
+    (
+        "llava-next",
+        {
+            "image_grid_pinpoints": [[384, 768], [768, 384], [768, 768], [1152, 384]],
+            "size": {"shortest_edge": 384},
+            "crop_size": {"height": 384, "width": 384},
+        },
+        {},
+    ),
+    (
+        "llava-onevision",
+        {"image_grid_pinpoints": [[384, 384], [768, 768], [1536, 384]]},
+        {"vision_aspect_ratio": "anyres_max_4"},
+    ),
+    ("qwen2-vl", {"size": {"shortest_edge": 200704, "longest_edge": 1003520}}, {}),
+    (
+        "qwen2-vl",
+        {"size": {"shortest_edge": 3136, "longest_edge": 5000}, "merge_size": 3, "temporal_patch_size": 4},
+        {},
+    ),
+    ("glm-4.1v", {"size": {"shortest_edge": 100, "longest_edge": 200000}}, {}),
+    ("gemma-3", {"do_pan_and_scan": True, "pan_and_scan_max_num_crops": 2}, {}),
+    ("gemma-4", {"max_soft_tokens": 70}, {}),
+    ("gemma-4", {"max_soft_tokens": 1120, "patch_size": 14}, {}),
+    ("llama-3.2-vision", {"max_image_tiles": 9, "size": {"height": 448, "width": 448}}, {}),
+    ("pixtral", {"size": {"longest_edge": 500}}, {"patch_size": 14, "spatial_merge_size": 2}),
+    ("pixtral", {"size": {"height": 600, "width": 300}}, {}),
+    ("idefics3", {"size": {"longest_edge": 5000}}, {}),
+    ("idefics3", {"size": {"longest_edge": 300}}, {}),
+    ("idefics3", {"do_image_splitting": False}, {"image_seq_len": 64}),
+    ("smolvlm2", {"size": {"longest_edge": 1000}, "max_image_size": {"longest_edge": 333}}, {}),
+    ("internvl3", {"min_patches": 2, "max_patches": 6}, {}),
+    ("internvl3", {"min_patches": 4, "max_patches": 40, "crop_to_patches": False}, {"image_seq_length": 64}),
+)
+VARIANT_SIZES = (
+    (1, 1), (16, 16), (64, 48), (333, 200), (448, 448), (640, 480), (500, 1500), (1600, 400), (997, 1009), (30, 900),
+    (21, 1537), (1920, 1080),
+)  # fmt: skip
+
 # Width, height, frames; with a rate, frames are sampled.
 VIDEOS = (
     *((640, 480, frames, None) for frames in (1, 2, 3, 4, 5, 7, 16, 64, 300)),
@@ -243,6 +292,21 @@ def _capped(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _variant(case: tuple[str, dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """The images of one variant."""
+    family, images, processor = case
+    entry = next(entry for entry in entries() if entry["id"] == family)
+    changed = {
+        **entry,
+        "preprocessor": {**entry["preprocessor"], **images},
+        "processor": {**(entry["processor"] or {}), **processor},
+    }
+    with _one_thread():
+        real = Real(changed)
+        found = {f"{width}x{height}": refused(real.image, width, height) for width, height in VARIANT_SIZES}
+    return {"entry": family, "preprocessor": images, "processor": processor, "images": found}
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Blank images are resized quickly; threads only wait for each other."""
@@ -283,11 +347,13 @@ def answers() -> dict[str, Any]:
     # Forked, so that PyTorch and transformers are imported once.
     with multiprocessing.get_context("fork").Pool() as pool:
         found = pool.map(_asked, asked, chunksize=1)
+        variants = pool.map(_variant, VARIANTS, chunksize=1)
     kinds = ("images", "pan_and_scan", "videos", "capped")
-    return {
+    by_kind: dict[str, Any] = {
         kind: {entry["id"]: each[kind] for entry, each in zip(asked, found, strict=True) if kind in each}
         for kind in kinds
     }
+    return {**by_kind, "variants": variants}
 
 
 def _ours(ask: Callable[..., Any], *case: Any, **options: Any) -> list[int] | str:
