@@ -5,7 +5,7 @@ says what the weights are. A header alone tells the widths of keys and values, b
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vlmmem.errors import InputError
@@ -27,6 +27,9 @@ NO_WINDOW = "a header names no sliding windows: every layer is taken to keep all
 _EXPERT = re.compile(r"(.*(?<![^.])experts)\.(\d+)\.(.+)")
 _LAYER_IN_NAME = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
 _FORMATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_FIRST = re.compile(r"^(?:(?:model|language_model|thinker|transformer|backbone)\.)+")
+"""Modules that releases of transformers put before the others or leave out."""
+
 _MTP = ("mtp.", "model.mtp.", "model.mtp_block", "mtp_block")
 
 
@@ -69,14 +72,25 @@ def _layers(by_index: dict[int, list[Tensor]]) -> list[Layer]:
     return [alike[tuple(by_index.get(index, ()))] for index in range(max(by_index) + 1)]
 
 
-def sort_weights(found: Iterable[StoredTensor], depth: int | None = None) -> Sorted:
+def _known(built: Model | None) -> dict[str, tuple[str, Tensor]]:
+    """The tensors of a config's model with their parts, by what is left of a name without its first modules."""
+    if built is None:
+        return {}
+    return {_FIRST.sub("", name): (part.name, tensor) for part in built.parts for name, tensor in part.named()}
+
+
+def sort_weights(
+    found: Iterable[StoredTensor], depth: int | None = None, known: Mapping[str, tuple[str, Tensor]] | None = None
+) -> Sorted:
     """Tensors by part and layer; experts of one layer that are alike become one tensor.
 
     Args:
         found: the weights.
         depth: layers of the decoder, where they are known: what stands in a later one predicts further tokens.
+        known: parts and tensors by name, where a config describes them; other names are judged by themselves.
     """
     result = Sorted()
+    known = known or {}
     alike: dict[tuple[str, tuple[int, ...], str], list[StoredTensor]] = {}
     for weight in found:
         expert = _EXPERT.fullmatch(weight.name) if "experts." in weight.name else None
@@ -84,6 +98,9 @@ def sort_weights(found: Iterable[StoredTensor], depth: int | None = None) -> Sor
         alike.setdefault((name, weight.shape, weight.dtype), []).append(weight)
     for (name, shape, dtype), group in alike.items():
         where = place(name.replace("experts.*.", "experts.0.") if "*" in name else name)
+        told = known.get(_FIRST.sub("", name)) if known else None
+        if told is not None and told[1].shape == shape:
+            where = where._replace(part=told[0], kind=told[1].kind, cut=told[1].cut)
         stacked = "experts.*." in name
         tensor = _tensor(where, name, (len(group), *shape) if stacked else shape, dtype, sum(w.bytes for w in group))
         if name.startswith(_MTP) or (where.part == "language" and depth is not None and (where.layer or 0) >= depth):
@@ -120,7 +137,7 @@ def model_from_safetensors(header: Header, built: Model | None = None, config: o
         InputError: no tensor of it is the layer of a language model.
     """
     found, notes = weights(header.tensors, bits_of(config))
-    sorted_ = sort_weights(found, built.layers if built else None)
+    sorted_ = sort_weights(found, built.layers if built else None, _known(built))
     decoder = sorted_.main()
     if decoder is None:
         raise InputError(
