@@ -252,6 +252,12 @@ def test_parquet_needs_pyarrow(grid: Grid, tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_needs_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(InputError, match=r"^numpy is not installed, and a sweep needs it; 'pip install numpy'$"):
+        sweep("phi-2")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

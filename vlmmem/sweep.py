@@ -252,13 +252,16 @@ def sweep(
 
     Raises:
         InputError: a name is unknown, a number is not a positive integer, the grid has no point or needs more memory
-            than `most_bytes`, or a size is beyond 64 bits.
+            than `most_bytes`, a size is beyond 64 bits, or numpy is not installed.
 
     >>> grid = sweep("llama-3.1-8b", "a100-40gb", contexts=[4096, 8192], batches=[1, 16])
     >>> grid.columns["per_gpu_bytes"].tolist(), grid.columns["fits"].tolist()
-    ([17914411722, 30008467146, 18956433098, 46672010954], [True, True, True, False])
+    ([17902106378, 33253259018, 18927646474, 49629951754], [True, True, True, False])
     """
-    import numpy as np
+    try:
+        import numpy as np
+    except ImportError:
+        raise InputError("numpy is not installed, and a sweep needs it; 'pip install numpy'") from None
 
     chosen = [find_model(each) if isinstance(each, str) else each for each in _listed(models)]
     cards = [find_gpu(each) if isinstance(each, str) else each for each in _listed(gpus)]
@@ -354,8 +357,8 @@ def _check_size(model: Model, split: _Split, context: int, batch: int) -> None:
     per_token = max(sum(size for _, size in sizes.growing) + sizes.state for _, sizes in split.stages)
     weights = max(weights for weights, _ in split.stages)
     uncut = 4 * model.layers * model.kv_heads * model.head_dim
-    # More than any moment of the activations: a hundred bytes for each element of the widest kind, and where layers have
-    # a window, masks of context x context.
+    # More than any moment of the activations: a hundred bytes for each element of the widest kind, and with windows
+    # masks of context x context.
     masks = 0 if model.sliding_window is None else 4 * batch * context * context
     most = weights + context * batch * (per_token + uncut + 100 * hidden) + masks
     if 2 * most * split.parallelism.gpus > _LARGEST:

@@ -24,6 +24,7 @@ WIDTH = 100
 COMMANDS = {
     "estimate": ("estimates", "the memory of a model under a workload, term by term"),
     "fit": ("fits", "largest batch and context, fewest GPUs, which GPUs, and what to change where it does not fit"),
+    "sweep": ("sweeps", "a grid of estimates as CSV or Parquet"),
     "figures": ("ledger", "every figure of the ledger"),
     "figure": ("ledger", "one figure, with formula, convention, sources and right value"),
     "explain": ("ledger", "which conventions print a published value, the likeliest first"),
