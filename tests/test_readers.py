@@ -63,12 +63,6 @@ def folder(path: Path, config: dict[str, Any], tensors: dict[str, tuple[str, tup
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-def catalogued() -> list[str]:
-    from vlmmem.catalog import models
-
-    return [model.id for model in models()]
-
-
 @pytest.mark.parametrize("name", ["llama-2-13b", "qwen2-72b", "opt-30b", "phi-2", "llava-1.5-7b", "llava-1.6-34b"])
 def test_names_say_what_the_builders_say(name: str) -> None:
     for full, tensor in find_model(name).tensors():
@@ -390,6 +384,41 @@ def test_a_config_that_is_not_known_leaves_the_header(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "hidden_size": None}), encoding="utf-8")
     with pytest.raises(InputError, match=r"^config\.json"):
         open_model(str(folder(tmp_path, {**LLAMA, "num_attention_heads": -1}, tensors_of(LLAMA))))
+
+
+def one_of_each() -> list[str]:
+    """A model of each architecture of the catalogue whose weights are not quantised."""
+    from vlmmem.catalog import models
+
+    found: dict[str, str] = {}
+    for model in models():
+        if model.quantization is None:
+            found.setdefault(f"{model.architecture} {model.vision and model.vision.architecture}", model.id)
+    return sorted(found.values())
+
+
+@pytest.mark.slow
+def test_a_file_of_each_architecture_says_what_its_config_says(tmp_path: Path) -> None:
+    from vlmmem.catalog import model_facts
+
+    for name in one_of_each():
+        built = find_model(name)
+        config = model_facts(name)["config"]
+        assert isinstance(config, dict)
+        found = open_model(str(folder(tmp_path, config, {full: ("BF16", t.shape) for full, t in built.tensors()})))
+        assert found.parameters_by_part == built.parameters_by_part, name
+        assert found.language_by_part == built.language_by_part, name
+        assert found.active_parameters == built.active_parameters, name
+        assert kinds_and_caches(found) == kinds_and_caches(built), name
+        assert stored(found) == 2 * built.parameters, name
+
+
+def test_an_embedding_of_no_width(tmp_path: Path) -> None:
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {
+        "model.embed_tokens.weight": ("BF16", (3, 0)),
+        "model.layers.0.self_attn.k_proj.weight": ("BF16", (8, 2)),
+    }
+    assert open_model(str(write(tmp_path / "a.safetensors", tensors))).hidden_size == 1
 
 
 # --- GGUF ---------------------------------------------------------------------------------------------------------

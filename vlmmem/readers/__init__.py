@@ -83,10 +83,10 @@ def _of_path(path: Path, mmproj: str | None) -> "Model":
     if mmproj is not None:
         raise InputError(f"{_shown(path)}: is no GGUF file; a vision tower apart goes with one")
     if kind == ".safetensors":
-        return replace(model_of_file(path), id=path.stem)
+        return replace(model_of_file(path), id=path.stem, folder=str(path.parent))
     if kind == ".json" or start.lstrip()[:1] == b"{":
         found = model_of_file(path) if path.name.endswith(".index.json") else model_from_config(path)
-        return replace(found, id=_name(path))
+        return replace(found, id=_name(path), folder=str(path.parent))
     raise InputError(f"{_shown(path)}: is of no kind that is read; a config.json, .safetensors or .gguf file is needed")
 
 
@@ -109,7 +109,7 @@ def _of_folder(folder: Path, mmproj: str | None) -> "Model":
     found = model_from_folder(folder)
     if found is None:
         raise InputError(f"{_shown(folder)}: has no config.json; a model's folder with one, or a GGUF file, is needed")
-    return replace(found, id=folder.resolve().name)
+    return replace(found, id=folder.resolve().name, folder=str(folder))
 
 
 def _of_ggufs(folder: Path, ggufs: list[Path], mmproj: str | None) -> "Model":

@@ -55,13 +55,13 @@ class _Metadata:
             f"{self.where}: '{shown(self.architecture)}.{key}' is {shown(self.raw(key))}; {need} is needed"
         )
 
-    def count(self, key: str, default: int | None = None, most: int = _MOST) -> int:
-        """An integer from 0; `default` where the key is missing."""
+    def count(self, key: str, default: int | None = None, *, least: int = 0, most: int = _MOST) -> int:
+        """An integer from `least`; `default` where the key is missing."""
         found = self.raw(key)
         if found is None and default is not None:
             return default
-        if type(found) is not int or not 0 <= found <= most:
-            raise self._wrong(key, f"an integer from 0 to {most:,}")
+        if type(found) is not int or not least <= found <= most:
+            raise self._wrong(key, f"an integer from {least} to {most:,}")
         return found
 
     def per_layer(self, key: str, layers: int, default: int | None = None) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
     embedding = next(
         (t for t in sorted_.outside.get("language", ()) if t.name == "token_embd.weight" and len(t.shape) == 2), None
     )
-    hidden = data.count("embedding_length")
+    hidden = data.count("embedding_length", least=1)
     wide = data.per_layer("feed_forward_length", layers, 0)
     most_heads, most_kv = max(heads) or 1, max(kv_heads) or 1
     return Model(
@@ -134,7 +134,7 @@ def model_from_gguf(header: Header, mmproj: Header | None = None) -> Model:
         kv_heads=most_kv if most_heads % most_kv == 0 else 1,
         head_dim=data.count("attention.key_length", hidden // most_heads) or 1,
         intermediate_size=max(wide) or data.count("expert_feed_forward_length", 1),
-        vocab_size=embedding.shape[0] if embedding else data.length("tokenizer.ggml.tokens") or 1,
+        vocab_size=(embedding.shape[0] if embedding else 0) or data.length("tokenizer.ggml.tokens") or 1,
         max_positions=data.count("context_length", UNKNOWN_LENGTH) or UNKNOWN_LENGTH,
         tied_embeddings=not any(t.kind == "head" for t in sorted_.outside.get("language", ())),
         activation="silu" if any("ffn_gate" in t.name for t in by_index.get(0, ())) else "gelu",
