@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -119,11 +119,17 @@ def build(config: dict[str, Any], parsed: Any = None) -> "torch.nn.Module":
     # initial values are of no use here, and drawing them takes most of the time
     with torch.device("meta"), initialization.no_init_weights():
         if known is not None:
-            return known(parsed)
+            return _tied(known(parsed))
         for auto in (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM):
             if type(parsed) in auto._model_mapping:
-                return auto.from_config(parsed)
+                return _tied(auto.from_config(parsed))
     raise ValueError(f"transformers has no class {named or config['model_type']}")
+
+
+def _tied(module: Any) -> "torch.nn.Module":
+    """The module with its weights tied as its class ties them: without initial values the class leaves that out."""
+    module.tie_weights()
+    return cast("torch.nn.Module", module)
 
 
 def part_of(name: str) -> str:
