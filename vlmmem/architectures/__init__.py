@@ -162,16 +162,16 @@ HOMES: dict[str, str] = {
 """Each model_type and the module that builds it."""
 
 
-class _UnknownArchitecture(InputError):
+class _UnknownArchitectureError(InputError):
     """No builder here knows a model_type."""
 
 
 def _builder(kind: str, where: str) -> "Callable[..., Model]":
     home = HOMES.get(kind)
     if home is None:
-        raise _UnknownArchitecture(
-            f"{where}: 'model_type' {kind[:60]!r} is not built from a config here; a safetensors or GGUF header gives its "
-            "bytes exactly, and with the extra 'transformers' its class there counts its parameters"
+        raise _UnknownArchitectureError(
+            f"{where}: 'model_type' {kind[:60]!r} is not built from a config here; a safetensors or GGUF header gives "
+            "its bytes exactly, and with the extra 'transformers' its class there counts its parameters"
         )
     found: Callable[..., Model] = import_module(f"vlmmem.architectures.{home}").BUILDERS[kind]
     return found
@@ -181,7 +181,7 @@ def _built(fields: Fields, where: str) -> "Model":
     """By the builder here or, where there is none, by transformers on the meta device."""
     try:
         return _builder(fields.text("model_type"), where)(fields)
-    except _UnknownArchitecture:
+    except _UnknownArchitectureError:
         from vlmmem.architectures import meta
 
         if not meta.available():

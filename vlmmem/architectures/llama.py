@@ -138,7 +138,8 @@ def _mistral(fields: Fields, prefix: str = "model.") -> Model:
     }
     shape = read_shape(fields, "mistral", defaults)
     mlp = gated_mlp(shape.hidden_size, shape.intermediate_size)
-    return _uniform(shape, prefix, (*attention(shape), *mlp, *norms(shape)), window_of(fields, 4096))
+    windows = layer_windows(fields, shape.layers, window_of(fields, 4096), lambda _: True)
+    return stacked(shape, prefix, (*attention(shape), *mlp, *norms(shape)), windows)
 
 
 def layer_windows(fields: Fields, layers: int, window: int | None, slides: Callable[[int], bool]) -> list[int | None]:

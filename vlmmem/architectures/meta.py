@@ -31,7 +31,7 @@ LARGEST = 1 << 31
 LONGEST = 1 << 25
 """Positions: some classes fill a table with as many rows."""
 
-_LAYERS = re.compile(r"(?:.*_)?(?:layers?|depth|blocks|depths)")
+_LAYERS = re.compile(r"(?:.*_)?(?:layers?|depths?|blocks|layer_types)")
 _EXPERTS = re.compile(r"(?:.*_)?experts")
 _POSITIONS = re.compile(r".*position.*|.*seq_len.*|n_ctx|max_seq.*")
 _DROPPED = ("auto_map", "quantization_config", "compression_config", "_name_or_path", "use_pretrained_backbone")
@@ -150,10 +150,11 @@ def caches_of(module: Any) -> list[tuple[Cache, ...]]:
     with torch.no_grad(), torch.device("meta"):
         module.eval()(input_ids=ids, past_key_values=cache, use_cache=True)
     types = list(getattr(text, "layer_types", None) or [])
-    found = []
+    found: list[tuple[Cache, ...]] = []
     for index, layer in enumerate(cache.layers):
         held: list[Cache] = []
-        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        keys: Any = getattr(layer, "keys", None)
+        values: Any = getattr(layer, "values", None)
         if keys is not None and keys.dim() == 4:
             if getattr(text, "kv_lora_rank", None) and keys.shape[1] == 1:
                 found.append((LatentCache(keys.shape[3] + values.shape[3]),))
@@ -301,7 +302,7 @@ def _tower(config: Any) -> VisionTower | None:
     """The shape of a vision tower, where its config names all of it."""
     if config is None:
         return None
-    found = {
+    found: dict[str, Any] = {
         "layers": _number(config, "num_hidden_layers", "depth"),
         "hidden_size": _number(config, "hidden_size", "embed_dim"),
         "heads": _number(config, "num_attention_heads", "num_heads"),
