@@ -15,8 +15,10 @@ from vlmmem.layers import Layer, Tensor
 from vlmmem.memory import model_weights_bytes
 from vlmmem.memory.weights import local_shape, part_bits, tensor_bits
 from vlmmem.model import Model
+from vlmmem.parallelism import gpu_shares
 from vlmmem.quantization import Array, Quantization, awq, gptq, read_quantization
 from vlmmem.quantization.names import MOST_PATTERNS, Names, spellings
+from vlmmem.workload import Parallelism, Workload
 
 ANSWERS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "oracle" / "quantization.json").read_text(encoding="utf-8")
@@ -165,6 +167,24 @@ def test_qwen3_moe_as_published() -> None:
     model = find_model("qwen3-30b-a3b-fp8")
     blocks = 48 * (2 * 32 * 16 + 2 * 4 * 16 + 3 * 128 * 6 * 16)
     assert sum(model_weights_bytes(model).values()) == 29_896_998_912 + 2 * 636_948_480 + 2 * blocks
+
+
+# What vLLM 0.19 loads on an H100, in GiB at two decimals; the table of rotary angles (131,072 x 128 x 2 B) is in it.
+# https://github.com/jgchn/llm-d-planner, revision 30ec05f7, accuracy/results/v0.19.0: RedHatAI's Llama-3.3-70B in FP8
+# over two and four GPUs, and Llama-3.1-8B with --quantization fp8.
+@pytest.mark.parametrize(
+    ("config", "quantization", "tp", "gib"),
+    [
+        ("70b", FP8_DYNAMIC, 2, 33.88),
+        ("70b", FP8_DYNAMIC, 4, 16.96),
+        ("8b", {"quant_method": "fp8"}, 1, 8.49),
+    ],
+)
+def test_what_an_engine_loads(config: str, quantization: dict[str, Any], tp: int, gib: float) -> None:
+    small = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 14336}
+    model = build({**LLAMA_70B, **(small if config == "8b" else {}), "quantization_config": quantization})
+    (share,) = gpu_shares(model, Workload(64), Parallelism(tp))
+    assert abs((share.weights + 131_072 * 128 * 2) / 2**30 - gib) < 0.01
 
 
 def test_what_stays_in_16_bits() -> None:
@@ -479,22 +499,22 @@ def test_experts_in_one_tensor_are_converted_one_by_one() -> None:
     down = Tensor("mlp.experts.down_proj", (8, 256, 192), "expert", "experts")
     assert found.layout("model.layers.0.mlp.experts.gate_up_proj", gate_up, in_decoder=True) is not None
     # each of 16 matrices of 192 x 256 has 2 x 2 blocks; in one of 384 rows there would be 3
-    assert tensor_bits(model, "model.layers.0.mlp.experts.gate_up_proj", gate_up, in_decoder=True) == 8 * (
+    assert tensor_bits(model, "model.layers.0.mlp.experts.gate_up_proj", gate_up, index=0) == 8 * (
         gate_up.parameters + 16 * 2 * 2 * 4
     )
-    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, in_decoder=True) == 8 * (
+    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, index=0) == 8 * (
         down.parameters + 8 * 2 * 2 * 4
     )
     narrow = Tensor("mlp.experts.down_proj", (8, 100, 192), "expert", "experts")
-    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", narrow, in_decoder=True) == 8 * (
+    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", narrow, index=0) == 8 * (
         narrow.parameters + 8 * 1 * 2 * 4
     )
     dense = Tensor("mlp.gate_up_proj.weight", (200, 128))
-    assert tensor_bits(model, "model.layers.0.mlp.gate_up_proj.weight", dense, in_decoder=True) == 8 * (
+    assert tensor_bits(model, "model.layers.0.mlp.gate_up_proj.weight", dense, index=0) == 8 * (
         dense.parameters + 2 * 4
     )
     # four GPUs: 48 of 192 columns each, one block of each matrix along them
-    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, None, 4, in_decoder=True) == 8 * (
+    assert tensor_bits(model, "model.layers.0.mlp.experts.down_proj", down, None, 4, index=0) == 8 * (
         8 * 256 * 48 + 8 * 2 * 1 * 4
     )
 
@@ -503,11 +523,11 @@ def test_scales_are_cut_with_their_tensor() -> None:
     model = build({**LLAMA_1B, "quantization_config": AWQ})
     name = "model.layers.0.mlp.down_proj.weight"
     down = Tensor("mlp.down_proj.weight", (2048, 8192), cut="inputs")
-    whole, half = (tensor_bits(model, name, down, None, tp, in_decoder=True) for tp in (1, 2))
+    whole, half = (tensor_bits(model, name, down, None, tp, index=0) for tp in (1, 2))
     assert half * 2 == whole
     scaled = build({**LLAMA_1B, "quantization_config": FP8_DYNAMIC})
     # a scale an output: all outputs are on both GPUs
-    whole, half = (tensor_bits(scaled, name, down, None, tp, in_decoder=True) for tp in (1, 2))
+    whole, half = (tensor_bits(scaled, name, down, None, tp, index=0) for tp in (1, 2))
     assert half * 2 == whole + 2048 * 16
 
 
@@ -529,6 +549,7 @@ def test_scales_are_cut_with_their_tensor() -> None:
         (Tensor("patch", (8, 3, 14, 14), "convolution"), 2, (1, 8, 588)),
         (Tensor("conv1d", (8, 1, 4), "convolution", "outputs"), 2, (1, 4, 4)),
         (Tensor("scalar", (), "other"), 2, (1, 1, 1)),
+        (Tensor("scale", (1,), "other"), 1, (1, 1, 1)),
         (Tensor("nothing", (0,), "other"), 1, (0, 0, 1)),
     ],
 )

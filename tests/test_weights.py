@@ -9,8 +9,10 @@ from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import Tensor
 from vlmmem.memory import checkpoint_bytes, gguf_weights_bytes, model_weights_bytes, weights_bytes
-from vlmmem.memory.weights import part_bits, tensor_bits
+from vlmmem.memory.weights import find_weights_format, part_bits, tensor_bits
 from vlmmem.model import Model
+from vlmmem.parallelism import gpu_shares
+from vlmmem.workload import Parallelism, Workload
 
 
 @pytest.mark.parametrize(
@@ -114,24 +116,54 @@ def test_a_4_bit_checkpoint_keeps_the_rest_in_16_bits() -> None:
 def test_groups_that_are_not_full_count_whole(form: str, bits: int) -> None:
     model = find_model("llama-3.1-8b")
     tensor = Tensor("self_attn.q_proj.weight", (200, 300))
-    assert tensor_bits(model, "q", tensor, find_format(form), in_decoder=True) == bits
+    assert tensor_bits(model, "q", tensor, find_format(form), index=0) == bits
     experts = Tensor("mlp.experts.down_proj", (5, 200, 300), "expert", "experts")
-    assert tensor_bits(model, "e", experts, find_format(form), in_decoder=True) == 5 * bits
+    assert tensor_bits(model, "e", experts, find_format(form), index=0) == 5 * bits
     # outside the decoder's layers, and what is no matrix, stay in 16 bits
     assert tensor_bits(model, "q", tensor, find_format(form)) == 16 * 200 * 300
     norm = Tensor("norm.weight", (200, 300), "norm")
-    assert tensor_bits(model, "n", norm, find_format(form), in_decoder=True) == 16 * 200 * 300
+    assert tensor_bits(model, "n", norm, find_format(form), index=0) == 16 * 200 * 300
 
 
 def test_a_format_without_a_formula_has_its_bits_and_its_rows() -> None:
     number = Format("own", "own", (), Fraction(3), row_bits=7, scope="decoder-linear")
     tensor = Tensor("self_attn.q_proj.weight", (200, 300))
-    assert tensor_bits(find_model("llama-3.1-8b"), "q", tensor, number, in_decoder=True) == 200 * (3 * 300 + 7)
+    assert tensor_bits(find_model("llama-3.1-8b"), "q", tensor, number, index=0) == 200 * (3 * 300 + 7)
 
 
 def test_a_mixture_goes_before_a_format_of_its_name() -> None:
     assert checkpoint_bytes("llama-3.1-8b", "Q8_0") == sum(gguf_weights_bytes("llama-3.1-8b", "q8_0").values())
     assert checkpoint_bytes("llama-3.1-8b", find_format("q8_0")) == -(-17 * 8_030_261_248 // 16)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llava-1.5-13b", "qwen3-30b-a3b", "gemma-3-4b", "qwen2-72b"])
+@pytest.mark.parametrize("mixture", ["Q4_K_M", "q2_k", "Q8_0", "iq4_xs"])
+def test_a_mixture_is_a_format_of_weights(name: str, mixture: str) -> None:
+    model = find_model(name)
+    number = find_weights_format(model, mixture)
+    assert model_weights_bytes(model, number) == gguf_weights_bytes(model, mixture)
+    assert checkpoint_bytes(model, mixture) == sum(gguf_weights_bytes(model, mixture).values())
+    assert number.id == mixture.lower()
+
+
+def test_a_mixture_that_was_not_checked_for_a_family_is_told() -> None:
+    model = find_model("opt-30b")
+    assert find_weights_format(model, "q8_0") is find_format("q8_0")
+    with pytest.raises(InputError, match=r"^opt-30b: the decoder is of the family 'opt'; the rule is checked for "):
+        find_weights_format(model, "q4_k_m")
+    with pytest.raises(InputError, match=r"^format 'q9' is not in the catalogue"):
+        find_weights_format(model, "q9")
+    assert find_weights_format(find_model("llama-3.1-8b"), "awq") is find_format("awq")
+
+
+def test_a_mixture_over_two_gpus() -> None:
+    model = find_model("llama-3.1-8b")
+    whole, half = (gpu_shares(model, Workload(64), Parallelism(tp), weights="q4_k_m")[0].weights for tp in (1, 2))
+    norms = (2 * model.layers + 1) * model.hidden_size * 4
+    assert whole == checkpoint_bytes(model, "q4_k_m")
+    assert 2 * half == whole + norms
+    stages = gpu_shares(model, Workload(64), Parallelism(pp=4), weights="q4_k_m")
+    assert sum(stage.weights for stage in stages) == whole
 
 
 def test_layers_of_a_stage() -> None:

@@ -8,7 +8,7 @@ from vlmmem.record import record
 
 __all__ = ["SCOPES", "Format"]
 
-SCOPES = ("all", "decoder-linear", "cache", "latent-cache")
+SCOPES = ("all", "decoder-linear", "mixture", "cache", "latent-cache")
 
 
 @record(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class Format:
     `bits` are the bits of one weight with its share of scales and zeros, exactly. `row_bits` come on top
     for each row of a matrix (LLM.int8 keeps one scale a row). `scope` says what a checkpoint in this format
     holds in it: "all" its weights, or only the linear layers of the decoder ("decoder-linear"; the rest
-    stays in 16 bits). `kv_cache` says whether a KV cache is kept in this format. Two scopes are of caches only: "cache"
+    stays in 16 bits); a "mixture" is one of llama.cpp's, where a rule picks each tensor's format, and `bits` are
+    those of most. `kv_cache` says whether a KV cache is kept in this format. Two scopes are of caches only: "cache"
     holds the keys and values of heads, "latent-cache" the vectors of latent attention, whose bytes stand in `vectors`
     by their width. `block` is how many elements share their scales: a block does not reach over the end of a row or a
     head's vector. A cache has a row for each vector of a head.

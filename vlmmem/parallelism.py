@@ -18,7 +18,7 @@ from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import Part
 from vlmmem.memory import kv_cache_bytes, kv_heads_per_rank
-from vlmmem.memory.weights import part_bits, tensor_bits
+from vlmmem.memory.weights import find_weights_format, part_bits, tensor_bits
 from vlmmem.model import Model
 from vlmmem.record import record
 from vlmmem.units import exact
@@ -130,7 +130,7 @@ def gpu_shares(
     """
     model = find_model(model) if isinstance(model, str) else model
     parallelism = Parallelism() if parallelism is None else parallelism
-    number = find_format(weights) if isinstance(weights, str) else weights
+    number = find_weights_format(model, weights) if isinstance(weights, str) else weights
     cache = kv_dtype if isinstance(kv_dtype, Format) else find_format(kv_dtype or model.dtype)
     check_positive("replicas", replicas)
     fault = _fault(model, parallelism.tp)

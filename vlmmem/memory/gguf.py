@@ -4,6 +4,7 @@ llama.cpp's `Q4_K_M` and its like are no formats but rules: which tensor gets wh
 does and by its layer. Norms, biases and routers stay in 32 bits.
 """
 
+from fractions import Fraction
 from functools import cache
 
 from vlmmem.catalog import find_model
@@ -12,7 +13,16 @@ from vlmmem.layers import Tensor
 from vlmmem.model import Model
 from vlmmem.record import record
 
-__all__ = ["CHECKED", "MIXTURES", "Mixture", "Step", "gguf_weights_bytes", "tensor_type"]
+__all__ = [
+    "CHECKED",
+    "MIXTURES",
+    "Mixture",
+    "Step",
+    "block_bits",
+    "check_mixture",
+    "gguf_weights_bytes",
+    "tensor_type",
+]
 
 CHECKED = (
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "gemma3",
@@ -181,14 +191,7 @@ def gguf_weights_bytes(model: str | Model, mixture: str) -> dict[str, int]:
     {'language': 4912898048}
     """
     model = find_model(model) if isinstance(model, str) else model
-    name = mixture.lower()
-    if name not in MIXTURES:
-        raise InputError(f"gguf: mixture {mixture!r} is not known; one of {', '.join(MIXTURES)} is needed")
-    if model.architecture not in CHECKED:
-        raise InputError(
-            f"{model.id}: the decoder is of the family {model.architecture!r}; the rule is checked for"
-            f" {', '.join(CHECKED)}"
-        )
+    name = check_mixture(model, mixture)
     found: dict[str, int] = {}
     for part in model.parts:
         if part.name != "language":
@@ -199,6 +202,33 @@ def gguf_weights_bytes(model: str | Model, mixture: str) -> dict[str, int]:
             size += sum(_bytes(tensor, tensor_type(model, name, tensor, index)) for tensor in layer.tensors)
         found[part.name] = found.get(part.name, 0) + size
     return found
+
+
+def check_mixture(model: Model, mixture: str) -> str:
+    """The mixture's name in lower case.
+
+    Raises:
+        InputError: there is no such mixture, or its rule was not checked for the model's family.
+    """
+    name = mixture.lower()
+    if name not in MIXTURES:
+        raise InputError(f"gguf: mixture {mixture!r} is not known; one of {', '.join(MIXTURES)} is needed")
+    if model.architecture not in CHECKED:
+        raise InputError(
+            f"{model.id}: the decoder is of the family {model.architecture!r}; the rule is checked for"
+            f" {', '.join(CHECKED)}"
+        )
+    return name
+
+
+def block_bits(form: str) -> Fraction:
+    """Bits of a weight in a GGUF type, with its share of its block's scales.
+
+    >>> block_bits("Q4_K")
+    Fraction(9, 2)
+    """
+    weights, size = _blocks()[form]
+    return Fraction(8 * size, weights)
 
 
 def _bytes(tensor: Tensor, form: str) -> int:

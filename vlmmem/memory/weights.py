@@ -13,10 +13,24 @@ from vlmmem.catalog import find_format, find_model
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import KeyValueCache, Layer, Part, Tensor
-from vlmmem.memory.gguf import MIXTURES, gguf_weights_bytes
+from vlmmem.memory.gguf import (
+    CHECKED,
+    MIXTURES,
+    block_bits,
+    check_mixture,
+    tensor_type,
+)
 from vlmmem.model import Model
 
-__all__ = ["checkpoint_bytes", "local_shape", "model_weights_bytes", "part_bits", "tensor_bits", "weights_bytes"]
+__all__ = [
+    "checkpoint_bytes",
+    "find_weights_format",
+    "local_shape",
+    "model_weights_bytes",
+    "part_bits",
+    "tensor_bits",
+    "weights_bytes",
+]
 
 _RUNS = ("nf4", "nf4-double-quant")
 _SQUARES = ("fp8-block128",)
@@ -104,9 +118,39 @@ def checkpoint_bytes(
     >>> checkpoint_bytes("llama-3.1-8b", "q4_k_m")
     4912898048
     """
-    if isinstance(format, str) and format.lower() in MIXTURES:
-        return sum(gguf_weights_bytes(model, format).values())
-    return sum(model_weights_bytes(model, format).values())
+    model = find_model(model) if isinstance(model, str) else model
+    number = find_weights_format(model, format) if isinstance(format, str) else format
+    return sum(model_weights_bytes(model, number).values())
+
+
+def find_weights_format(model: Model, name: str) -> Format:
+    """The number format of that name for the weights of a model: one of the catalogue's, or a mixture of llama.cpp's.
+
+    Where both have the name ("q8_0"), it is the mixture, whose norms stay in 32 bits; in a family for which its rule
+    was not checked it is the catalogue's.
+
+    Args:
+        model: the model.
+        name: such as "awq-4bit" or "Q4_K_M".
+
+    Raises:
+        InputError: there is no such format, or only a mixture whose rule was not checked for the model's family.
+
+    >>> find_weights_format(find_model("llama-3.1-8b"), "Q4_K_M").scope
+    'mixture'
+    """
+    known = name.lower() in MIXTURES
+    if not known or model.architecture not in CHECKED:
+        try:
+            return find_format(name)
+        except InputError:
+            if not known:
+                raise
+    mixture = check_mixture(model, name)
+    title = mixture.upper()
+    return Format(
+        mixture, title, (), block_bits(MIXTURES[mixture].base), scope="mixture", formula=f"llama.cpp's {title}"
+    )
 
 
 def part_bits(
@@ -141,16 +185,20 @@ def _part_bits(model: Model, at: int, number: Format | None, tp: int, layers: ra
     part = model.parts[at]
     decoder = part is model.decoder
     bits = Fraction(0)
+    if number is not None and number.scope == "mixture" and part.name != "language":
+        # the mmproj file beside it
+        number = find_format("fp16")
     if outside:
         for tensor in part.tensors:
             bits += tensor_bits(model, tensor.name, tensor, number, tp)
     indices = range(len(part.layers)) if layers is None else layers
-    by_layer = number is None and model.quantization is not None and model.quantization.by_layer
+    mixed = number is not None and number.scope == "mixture"
+    by_layer = mixed or (number is None and model.quantization is not None and model.quantization.by_layer)
     for index, count in _alike(part.layers, indices, by_layer=by_layer):
         layer = part.layers[index]
         for tensor in layer.tensors:
             name = f"{part.stack}.{index}.{tensor.name}"
-            bits += count * tensor_bits(model, name, tensor, number, tp, layer, in_decoder=decoder)
+            bits += count * tensor_bits(model, name, tensor, number, tp, layer, index=index if decoder else None)
     return bits
 
 
@@ -175,7 +223,7 @@ def tensor_bits(
     tp: int = 1,
     layer: Layer | None = None,
     *,
-    in_decoder: bool = False,
+    index: int | None = None,
 ) -> Fraction:
     """Bits of one tensor on one GPU, scales and zeros included: they are cut with their tensor.
 
@@ -186,7 +234,7 @@ def tensor_bits(
         number: a number format; None is the form in which the model was published.
         tp: GPUs of the tensor-parallel group.
         layer: the layer in which it stands, whose KV heads cut it.
-        in_decoder: whether that is a layer of the decoder.
+        index: the number of that layer in the decoder; None outside the decoder's layers.
 
     Raises:
         InputError: as `model_weights_bytes` says.
@@ -197,14 +245,16 @@ def tensor_bits(
         if tensor.stored is not None:
             return Fraction(8 * tensor.stored) * (Fraction(elements, tensor.parameters) if tensor.parameters else 1)
         if model.quantization is not None:
-            layout = model.quantization.layout(name, tensor, in_decoder=in_decoder)
+            layout = model.quantization.layout(name, tensor, in_decoder=index is not None)
             if layout is not None:
                 return Fraction(8 * _laid_out(layout.size, tensor, copies, outputs, inputs))
     elif number.scope == "all":
         return elements * number.bits
+    elif number.scope == "mixture":
+        return elements * block_bits(tensor_type(model, number.id, tensor, index))
     elif number.scope != "decoder-linear":
         raise InputError(f"weights: {number.id} is a format of caches; bf16, fp8 and awq-4bit are formats of weights")
-    elif in_decoder and tensor.kind in ("linear", "expert"):
+    elif index is not None and tensor.kind in ("linear", "expert"):
         return copies * _matrix_bits(number, outputs, inputs)
     return elements * find_format(model.dtype).bits
 
