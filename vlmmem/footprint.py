@@ -18,6 +18,7 @@ from vlmmem.memory import (
     runtime_bytes,
     state_bytes_per_sequence,
 )
+from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.parallelism import GpuShare, gpu_shares, stage_part
 from vlmmem.record import record
@@ -176,7 +177,7 @@ def estimate(
     model = find_model(model) if isinstance(model, str) else model
     parallelism = Parallelism() if parallelism is None else parallelism
     gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    number = find_format(weights) if isinstance(weights, str) else weights
+    number = find_weights_format(model, weights) if isinstance(weights, str) else weights
     cache = kv_dtype if isinstance(kv_dtype, Format) else find_format(kv_dtype or default_kv_dtype(model))
     shares = gpu_shares(model, workload, parallelism, weights=number, kv_dtype=cache)
     fullest = max(shares, key=lambda share: share.total)
@@ -247,7 +248,8 @@ def _weights(model: Model, number: Format | None, parallelism: Parallelism, shar
     if number is not None or stored == model.dtype:
         number = find_format(model.dtype) if number is None else number
         bits, source = f"({number.formula or number.bits}) bits", number.sources[0].address if number.sources else ""
-        rest, basis = "the rest x 16 bits" if number.scope != "all" else "", "derived"
+        rest = {"decoder-linear": "the rest x 16 bits", "mixture": "norms x 32 bits"}.get(number.scope, "")
+        basis = "derived"
     elif stored == "as stored":
         bits, source, rest, basis = "as the file's header says", _HEADER_SOURCE, "", "measured"
     else:
