@@ -182,6 +182,7 @@ def estimate(
     shares = gpu_shares(model, workload, parallelism, weights=number, kv_dtype=cache)
     fullest = max(shares, key=lambda share: share.total)
     sight = _images(model, workload)
+    activations = _activations(model, workload, parallelism, number, cache)
     return Footprint(
         model=model,
         workload=workload,
@@ -191,8 +192,8 @@ def estimate(
         terms=(
             *_weights(model, number, parallelism, fullest),
             *_kv_cache(model, workload, cache, parallelism, fullest),
-            _activations(model, workload, parallelism, number, cache),
-            *_vision(model, workload, sight),
+            activations,
+            *_vision(model, workload, sight, activations.bytes),
             _runtime(parallelism),
         ),
         kv_bytes_per_token=kv_growth(model, cache, parallelism.tp),
@@ -340,13 +341,43 @@ def _activations(
     return Term("activations", peak, formula, basis, _PEAK_SOURCE)
 
 
-def _vision(model: Model, workload: Workload, sight: "ImageTokens | None") -> tuple[Term, ...]:
+def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", decoder: int) -> tuple[Term, ...]:
+    """Pixels and features of all images, and what the tower's pass needs above the decoder's, which comes after it."""
     if sight is None:
         return (Term("vision", 0, "no image beside the text", "derived", _PEAK_SOURCE),)
+    from vlmmem.memory.vision import encoder_cache_bytes, encoder_peak_bytes, pixel_bytes
+
     images = workload.batch * workload.images
-    element = 4 if model.dtype == "fp32" else 2
-    formula = f"{images} images x {sight.pixel_values:,} elements x {element} B"
-    return (Term("vision:pixels", images * sight.pixel_values * element, formula, "derived", _PEAK_SOURCE),)
+    terms = [
+        Term(
+            "vision:pixels",
+            pixel_bytes(sight.pixel_values, images),
+            f"{images} images x {sight.pixel_values:,} elements x 4 B, as the processor gives them",
+            "derived",
+            _PEAK_SOURCE,
+        )
+    ]
+    if model.vision is None:
+        return tuple(terms)
+    try:
+        peak = encoder_peak_bytes(model, images, crops=sight.crops, tokens=sight.tokens, grid=sight.grid)
+    except InputError as error:
+        formula = f"not in it: {error}"
+        terms.append(Term("vision:encoder", 0, formula, "assumed", _PEAK_SOURCE))
+    else:
+        more = max(0, peak - decoder)
+        formula = (
+            f"the tower's pass peaks at {peak:,} B, {'above' if more else 'below'} the decoder's {decoder:,} B after it"
+        )
+        terms.append(Term("vision:encoder", more, formula, "derived", _PEAK_SOURCE))
+    # features that reach the decoder by cross-attention stand for all tiles, whatever the prompt says
+    crossed = (getattr(cache, "states", None) for layer, _ in model.decoder.alike() for cache in layer.caches)
+    tokens = images * next((states for states in crossed if states is not None), sight.tokens)
+    features = encoder_cache_bytes(model, tokens)
+    width = features // (tokens * model.hidden_size)
+    formula = f"{tokens:,} features x {model.hidden_size:,} x {width} B, kept for the decoder"
+    terms.append(Term("vision:features", features, formula, "derived", _PEAK_SOURCE))
+    return tuple(terms)
 
 
 def _runtime(parallelism: Parallelism) -> Term:

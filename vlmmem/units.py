@@ -127,6 +127,22 @@ def show_both(n_bytes: Number, decimals: int = 1) -> str:
     return f"{show(n_bytes, 'GB', decimals)} ({show(n_bytes, 'GiB', decimals)})"
 
 
+def show_fitting(n_bytes: int) -> str:
+    """A size in both bases, in the unit that shows its digits.
+
+    >>> show_fitting(67_108_864_000), show_fitting(18_907_136), show_fitting(0)
+    ('67.1 GB (62.5 GiB)', '18.9 MB (18.0 MiB)', '0 B')
+    """
+    if n_bytes < _LEAST_MB:
+        return f"{n_bytes:,} B"
+    if n_bytes < _LEAST_GB:
+        return f"{show(n_bytes, 'MB')} ({show(n_bytes, 'MiB')})"
+    return show_both(n_bytes)
+
+
+# From here on a size is told in GB, and in MB, with a digit that says something.
+_LEAST_GB, _LEAST_MB = 10**9, 10**5
+
 # Whole numbers only: of "1,0496" or "3.1.5" no part is taken.
 _NUMBER = r"(?<![\d])(?<!\d[.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d]|[.,]\d)"
 _PRINTED = (

@@ -124,7 +124,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def told(footprint: "Footprint", defaults: "list[str]") -> str:
     """The footprint as a table: one line a term, with its share, its basis and its formula."""
-    from vlmmem.units import show_both
+    from vlmmem.units import show_both, show_fitting
 
     model, per_gpu = footprint.model, footprint.per_gpu
     total = per_gpu["total"]
@@ -148,7 +148,7 @@ def told(footprint: "Footprint", defaults: "list[str]") -> str:
         facts.append(("states", f"{footprint.state_bytes_per_sequence:,} B a sequence, whatever its length"))
     rows = [("term", "on one GPU", "share", "basis", "formula")]
     rows += [
-        (term.name, show_both(term.bytes), f"{term.bytes / total:.1%}", term.basis, term.formula)
+        (term.name, show_fitting(term.bytes), f"{term.bytes / total:.1%}", term.basis, term.formula)
         for term in footprint.terms
     ]
     rows.append(("total", show_both(total), "100.0%", "", ""))

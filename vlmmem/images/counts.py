@@ -39,6 +39,7 @@ class ImageTokens:
         pixel_values: elements of the tensor that the vision tower takes, padding included.
         crops: images in that tensor: tiles, crops, overview and padding tiles.
         patches: patches of all crops, class tokens left out, or None where no setting says how large a patch is.
+        grid: rows and columns of patches, where the tower takes images of any size; otherwise None.
     """
 
     width: int
@@ -48,6 +49,7 @@ class ImageTokens:
     pixel_values: int
     crops: int
     patches: int | None
+    grid: tuple[int, int] | None = None
 
     def json(self) -> dict[str, Any]:
         """The same as a JSON object."""

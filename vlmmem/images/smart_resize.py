@@ -109,9 +109,10 @@ class PixelBounds:
             tall, wide = clip_size(deep, height, width, deep, factor, self.least, self.most)
         else:
             tall, wide = frame_size(height, width, factor, self.least, self.most)
-        patches = (tall // self.patch_size) * (wide // self.patch_size)
+        grid = (tall // self.patch_size, wide // self.patch_size)
+        patches = grid[0] * grid[1]
         tokens = patches // self.merge_size**2
-        return ImageTokens(width, height, tokens, tokens, 3 * deep * tall * wide, 1, patches)
+        return ImageTokens(width, height, tokens, tokens, 3 * deep * tall * wide, 1, patches, grid)
 
 
 @record(frozen=True, slots=True)
