@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import vlmmem.catalog
-from vlmmem.catalog import find_model
+from vlmmem.catalog import find_model, model_facts
 from vlmmem.cli import main
 from vlmmem.errors import InputError
 from vlmmem.images import (
@@ -32,6 +32,7 @@ from vlmmem.images.fixed_grid import CentreCrop, PanAndScan
 from vlmmem.images.settings import CLASSES
 from vlmmem.images.smart_resize import ClipBudget, FrameBudget
 from vlmmem.images.tiles import LongestEdge, TiledCanvas
+from vlmmem.readers import open_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = Path(vlmmem.catalog.__file__).parent / "processors.json"
@@ -290,6 +291,21 @@ def test_a_folder_gives_what_the_name_gives(family: str, tmp_path: Path) -> None
         assert found.video_rule == FAMILIES[family].video_rule
 
 
+def test_a_model_that_was_read_from_a_folder_has_its_processor(tmp_path: Path) -> None:
+    folder = tmp_path / "llava-1.5-7b"  # a name that means another
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(model_facts("qwen2-vl-7b")["config"]), encoding="utf-8")
+    named = open_model(str(folder))
+    assert image_tokens(named, 4032, 3024).tokens == 576
+    settings = {"processor_class": "Qwen2VLProcessor", "min_pixels": 3136, "max_pixels": 1003520}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    for path in (folder, folder / "config.json"):
+        assert image_tokens(open_model(str(path)), 4032, 3024).tokens == 1230
+    (folder / "preprocessor_config.json").write_text('{"processor_class": "Other"}', encoding="utf-8")
+    with pytest.raises(InputError, match="names 'Other' as its processor"):
+        image_tokens(open_model(str(folder)), 4032, 3024)
+
+
 @pytest.mark.parametrize("family", ENTRIES)
 def test_newer_folders_nest_the_files(family: str) -> None:
     pre, processor, video = _files(family)
@@ -472,8 +488,8 @@ def test_the_command_lists_each_size(capsys: pytest.CaptureFixture[str]) -> None
     found = json.loads(out)
     assert code == 0
     assert [(item["width"], item["height"], item["tokens"]) for item in found] == [(640, 480, 391), (64, 48, 4)]
-    assert {"width", "height", "tokens", "tokens_with_wrappers", "pixel_values"} <= set(found[0])
-    assert all(type(value) is int for value in found[0].values())
+    for name in ("width", "height", "tokens", "tokens_with_wrappers", "pixel_values"):
+        assert all(type(item[name]) is int for item in found)
 
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,8 @@ class Model:
     rows of the embedding, padding included. `experts` of a layer, of which each token meets `active_experts`.
     `nominal_parameters` is what the model's name says, `parameters` what its tensors say. `dtype` is the format in
     which it was published. `mtp_parameters` belong to heads for multi-token prediction, which checkpoints hold and
-    transformers does not build. `quantization` is what its config says of quantised weights.
+    transformers does not build. `quantization` is what its config says of quantised weights. `folder` is where it was
+    read, or "": the settings of its processor stand there.
 
     >>> from vlmmem import find_model
     >>> model = find_model("llama-2-13b")
@@ -125,6 +126,7 @@ class Model:
     nominal_parameters: int | None = None
     sources: tuple[Source, ...] = ()
     notes: tuple[str, ...] = ()
+    folder: str = ""
 
     @property
     def decoder(self) -> Part:
@@ -157,9 +159,12 @@ class Model:
     def attention(self) -> str:
         """How query heads share KV heads: "multi-head" (none do), "multi-query" (all do), "grouped-query".
 
-        "multi-head latent" is a latent cache; "+ linear" or "+ state-space" marks layers that keep a state instead.
+        "multi-head latent" is a latent cache; ", with states" marks layers that keep a state of a sequence, and
+        "states alone" a model without attention.
         """
         kinds = {type(cache) for layer in self.decoder.layers for cache in layer.caches}
+        if kinds == {StateCache}:
+            return "states alone"
         if LatentCache in kinds and KeyValueCache not in kinds:
             found = "multi-head latent"
         elif self.kv_heads == self.heads:

@@ -173,6 +173,8 @@ def _by_name() -> dict[str, Processor]:
 def find_processor(name: str | Model) -> Processor:
     """The processor of the model with that name, alias or hub id, in any case; or of a `Model`.
 
+    A model that was read from a folder has the processor whose settings stand there.
+
     >>> find_processor("Qwen/Qwen2-VL-7B-Instruct").id
     'qwen2-vl-7b'
 
@@ -183,6 +185,9 @@ def find_processor(name: str | Model) -> Processor:
     if isinstance(name, str):
         names = [name]
     elif isinstance(name, Model):
+        own = _beside(name.folder)
+        if own is not None:
+            return own
         names = [each for each in (name.id, name.hub_id, *name.aliases) if each]
     else:
         raise InputError(f"processor {str(name)[:60]!r}: a model's name is needed")
@@ -196,6 +201,16 @@ def find_processor(name: str | Model) -> Processor:
         f"no processor is known for {names[0][:80]!r}; known are {known} and their sizes, or a folder with a"
         " preprocessor_config.json"
     )
+
+
+def _beside(folder: str) -> Processor | None:
+    """The processor whose settings stand in a model's folder, or None."""
+    if not folder:
+        return None
+    place = Path(folder)
+    whole = _settings_file(place / "processor_config.json")
+    nested = isinstance(whole, Mapping) and whole.get("image_processor") is not None
+    return open_processor(folder) if nested or (place / "preprocessor_config.json").is_file() else None
 
 
 def open_processor(text: str) -> Processor:
