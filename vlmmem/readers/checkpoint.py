@@ -25,7 +25,7 @@ NO_CACHE = "the KV cache is not in it: a header does not say what {} keep; the c
 NO_WINDOW = "a header names no sliding windows: every layer is taken to keep all tokens; a config.json would say"
 
 _EXPERT = re.compile(r"(.*(?<![^.])experts)\.(\d+)\.(.+)")
-_LAYER_IN_NAME = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
+_STACKS = ("layers", "blocks", "blk", "h")
 _FORMATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _FIRST = re.compile(r"^(?:(?:model|language_model|thinker|transformer|backbone)\.)+")
 """Modules that releases of transformers put before the others or leave out."""
@@ -317,8 +317,10 @@ def model_from_index(header: Header, built: Model | None = None) -> Model:
     if built is not None:
         note = f"its index states {header.total_bytes:,} bytes of weights; parameters are those of the config"
         return replace(built, notes=(*built.notes, *header.notes, note))
-    found = [int(match[1]) for name in header.names if (match := _LAYER_IN_NAME.search(name))]
-    found = [index for index in found if index < MOST_LAYERS]
+    # One search in all names, for a word at a time: an index may have a hundred thousand.
+    names = "\n".join(header.names)
+    numbers = next((each for word in _STACKS if (each := set(re.findall(rf"{word}\.(\d{{1,5}})\.", names)))), set())
+    found = [number for number in map(int, numbers) if number < MOST_LAYERS]
     if not found:
         raise InputError(f"{header.where}: names no layer of a language model; the index of a checkpoint is needed")
     whole = Tensor("weights", (0,), "other", stored=header.total_bytes)

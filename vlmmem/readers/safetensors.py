@@ -140,7 +140,7 @@ def read_index(path: Path) -> Header:
     weights = root.get("weight_map") if isinstance(root, dict) else None
     if not isinstance(weights, dict) or not weights:
         raise InputError(f"{where}: 'weight_map' is missing or empty; an index of safetensors shards is needed")
-    names: dict[object, None] = dict.fromkeys(weights.values()) if _texts(weights) else {}
+    names: dict[object, None] = dict.fromkeys(weights.values()) if set(map(type, weights.values())) == {str} else {}
     for name in names or [None]:
         # A shard stands beside its index: a path out of the folder is no shard's name.
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
@@ -167,10 +167,6 @@ def read_index(path: Path) -> Header:
                 f"{where}: {shown(name)} is not in its shard {shown(weights[name])}; whole shards are needed"
             )
     return replace(whole, files=(path, *whole.files), metadata={**stated, **whole.metadata})
-
-
-def _texts(weights: Mapping[str, object]) -> bool:
-    return all(isinstance(value, str) for value in weights.values())
 
 
 def join(shards: Sequence[Header]) -> Header:
