@@ -19,8 +19,10 @@ from vlmmem.memory import (
     forward_moments,
     forward_peak_bytes,
     kv_cache_bytes,
+    likely_peak_bytes,
     overhead_rule_bytes,
     per_layer_rule_bytes,
+    prefill_peaks,
 )
 from vlmmem.memory.activations import _FAMILIES
 from vlmmem.model import Model
@@ -317,3 +319,20 @@ def test_with_a_mask_a_head_of_its_own_is_not_repeated() -> None:
 def test_these_families_name_the_width_of_their_heads(name: str) -> None:
     model = find_model(name)
     assert forward_peak_bytes(shaped(name, head_dim=model.head_dim // 2), 16) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-2-13b", "llama-3.1-8b", "mistral-7b", "opt-30b", "gpt2", "phi-2", "gemma-2-2b", "mixtral-8x7b"]
+)
+def test_a_grid_of_peaks_is_the_peaks(name: str) -> None:
+    # Lengths on both sides of windows and of tables of positions, in no order; outside the domain the likely peak.
+    model = find_model(name)
+    contexts, batches = [5000, 1, 1023, 2, 1024, 4095, 2049, 4096, 1025, 2048, 4097], [3, 1, 2, 100]
+    peaks = prefill_peaks(model, contexts, batches).tolist()
+    for context, row in zip(contexts, peaks, strict=True):
+        for batch, peak in zip(batches, row, strict=True):
+            try:
+                expected = forward_peak_bytes(model, context, batch)
+            except InputError:
+                expected = likely_peak_bytes(model, context, batch)
+            assert peak == expected, (context, batch)

@@ -279,7 +279,7 @@ def prefill_peaks(model: Model, contexts: Sequence[int], batches: Sequence[int])
 
     >>> from vlmmem import find_model
     >>> prefill_peaks(find_model("llama-2-13b"), [4096, 8192], [1, 10]).tolist()
-    [[509640704, 5078261760], [1019281408, 10154475520]]
+    [[509640704, 5077237760], [1019281408, 10154475520]]
     """
     import numpy as np
 
