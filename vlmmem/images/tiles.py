@@ -154,8 +154,9 @@ class TiledCanvas:
 
     Source: MllamaProcessor and MllamaImageProcessor in transformers v5.23.0, models/mllama.
 
-    >>> TiledCanvas(560, 4, patch_size=14).image(1920, 1080)
-    ImageTokens(width=1920, height=1080, tokens=1, tokens_with_wrappers=1, pixel_values=3763200, crops=4, patches=6400)
+    >>> found = TiledCanvas(560, 4, patch_size=14).image(1920, 1080)
+    >>> found.tokens, found.crops, found.patches
+    (1, 4, 6400)
     """
 
     tile: int
