@@ -235,6 +235,13 @@ def test_state_spaces() -> None:
     assert [type(cache) for cache in layer.caches] == [KeyValueCache, StateCache, StateCache, StateCache]
 
 
+def test_how_layers_attend() -> None:
+    assert find_model("mamba-2.8b").attention == "states alone"
+    assert find_model("deepseek-v3").attention == "multi-head latent"
+    assert build({"model_type": "kimi_linear"}).attention == "multi-head latent, with states"
+    assert find_model("qwen3.5-27b").attention == "grouped-query, with states"
+
+
 def test_short_convolutions() -> None:
     model = find_model("lfm2-1.2b")
     assert kinds(model) == {"convolution": 10, "full": 6}
