@@ -3,8 +3,8 @@
     python tools/oracle_files.py       one line a model; 1 where a header's parameters or bytes differ
 
 Runs in the oracle's own environment (tools/oracle-requirements.txt). Nothing is kept: the files stand in a temporary
-folder. What is compared: parameters as transformers counts them (tied weights once), and all bytes of the file, with the
-config.json beside it; `alone` is what the header says without it.
+folder. What is compared: parameters as transformers counts them (tied weights once), and all bytes of the file, with
+the config.json beside it; `alone` is what the header says without it.
 """
 
 import contextlib
