@@ -158,5 +158,5 @@ def test_what_cannot_be_searched_is_told(call: Callable[[], object], line: str) 
 
 
 def test_an_unknown_model_is_told() -> None:
-    with pytest.raises(InputError, match=r"^model 'llama-9' is not in the catalogue; known are "):
+    with pytest.raises(InputError, match=r"^model 'llama-9' is not in the catalogue; near are "):
         explain("99.0GB", "llama-9")

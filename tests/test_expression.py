@@ -38,7 +38,7 @@ from vlmmem.errors import InputError
         ('figure("footprint:13b-8k-x10").computed', 99),
         # a float stands for its digits: 56.76 is no binary fraction
         ('figure("footprint:13b-32k-x1").computed * 1', Fraction(5676, 100)),
-        ("models()[0].heads", 32),
+        ("documented_models()[0].heads", 32),
         ("in_unit(2**1, 'B')".replace("2**1", "2"), 2),
     ],
 )
@@ -134,7 +134,7 @@ def test_anything_else_is_refused(source: str) -> None:
             'find_model("llama-2-13b").parameters_by_part["wings"]',
             "'find_model(\"llama-2-13b\").parameters_by_part[\"wings\"]': KeyError: 'wings'",
         ),
-        ("models()[99]", "'models()[99]': IndexError: tuple index out of range"),
+        ("models()[999]", "'models()[999]': IndexError: tuple index out of range"),
         ("figures(**1)", "'figures(**1)': '**' is not allowed"),
         ('find_gpu("a41")', None),
         (

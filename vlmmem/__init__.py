@@ -25,6 +25,7 @@ _ROOMS = {
         "processors",
         "video_tokens",
     ),
+    "vlmmem.documented": ("documented_models",),
     "vlmmem.ledger": ("figure", "figures", "readings"),
     "vlmmem.memory": (
         "attention_benchmark_bytes",
@@ -53,6 +54,7 @@ _ROOMS = {
         "weights_bytes",
     ),
     "vlmmem.model": ("Model", "VisionTower"),
+    "vlmmem.readers": ("open_model",),
     "vlmmem.roofline": (
         "ForwardPass",
         "attainable_flops",

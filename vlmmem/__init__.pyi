@@ -1,6 +1,7 @@
 """What a type checker and an editor read; `__init__.py` imports the same names when they are first used."""
 
 from vlmmem.catalog import find_format, find_gpu, find_link, find_model, gpus, links, models
+from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
 from vlmmem.fit import fewest_gpus
 from vlmmem.footprint import Footprint, Term, estimate
@@ -55,6 +56,7 @@ from vlmmem.parallelism import (
     stage_layers,
     tensor_parallel_sizes,
 )
+from vlmmem.readers import open_model
 from vlmmem.roofline import (
     ForwardPass,
     attainable_flops,
@@ -80,6 +82,7 @@ from vlmmem.workload import Parallelism, Workload
 __version__: str
 _HOME: dict[str, str]
 __all__ = [
+    "__version__",
     "Footprint",
     "Format",
     "ForwardPass",
@@ -95,7 +98,6 @@ __all__ = [
     "VideoTokens",
     "VisionTower",
     "Workload",
-    "__version__",
     "all_reduce_bytes",
     "all_reduces",
     "attainable_flops",
@@ -111,6 +113,7 @@ __all__ = [
     "continuous_batching",
     "decode_peak_bytes",
     "decode_step",
+    "documented_models",
     "draw_requests",
     "estimate",
     "exponential_factor",
@@ -141,6 +144,7 @@ __all__ = [
     "links",
     "live_tokens",
     "models",
+    "open_model",
     "overhead_rule_bytes",
     "parse_size",
     "per_layer_rule_bytes",

@@ -1,4 +1,4 @@
-"""The documents' own functions, written anew: same signature, same convention, same defects.
+"""The documents' models, and their own functions, written anew: same signature, same convention, same defects.
 
 They return what the documents' code returns, so that a reader can run it and see where it parts from the bytes. Each
 docstring names the defect. For figures to plan with, use `vlmmem.weights_bytes`, `vlmmem.kv_cache_bytes` and
@@ -7,14 +7,46 @@ docstring names the defect. For figures to plan with, use `vlmmem.weights_bytes`
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmmem.errors import InputError
 from vlmmem.units import Number, exact
 
+if TYPE_CHECKING:
+    from vlmmem.model import Model
+
 _KIB, _MIB, _GIB = 2**10, 2**20, 2**30
 
+_MODELS = (
+    "llava-1.5-7b",
+    "llava-1.5-13b",
+    "llava-1.6-34b",
+    "llama-2-7b",
+    "llama-2-13b",
+    "llama-2-70b",
+    "llama-1-30b",
+    "opt-30b",
+    "gpt-3-175b",
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "llama-3.1-405b",
+    "mistral-7b",
+    "qwen2-72b",
+    "phi-2",
+)
+
 Result = TypeVar("Result")
+
+
+def documented_models() -> tuple["Model", ...]:
+    """The models that the documents name, or must mean by a size such as 30B; `models` gives the whole catalogue.
+
+    >>> len(documented_models()), documented_models()[0].id
+    (15, 'llava-1.5-7b')
+    """
+    from vlmmem.catalog import find_model
+
+    return tuple(find_model(name) for name in _MODELS)
 
 
 def estimate_memory_gb(

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from vlmmem import catalog
+from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
 from vlmmem.ledger import ERRATA, Figure, load
 from vlmmem.ledger.conventions import Convention, Settings, conventions, literal
@@ -94,7 +95,7 @@ def _cases(
     printed: Printed, model: str | None, context: int | None, batch: int | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every rule with every set of arguments that could be meant."""
-    models = [catalog.find_model(model).id] if model else [item.id for item in catalog.models()]
+    models = [catalog.find_model(model).id] if model else [item.id for item in documented_models()]
     contexts = (
         CONTEXTS if context is None else (context, f"{context // BINARY_K}k") if context % BINARY_K == 0 else (context,)
     )

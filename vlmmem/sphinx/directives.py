@@ -14,6 +14,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from vlmmem import catalog, coverage
+from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
 from vlmmem.fit import fewest_gpus
 from vlmmem.ledger import CAUSES, VERDICTS, Figure, load
@@ -353,16 +354,20 @@ class ConventionsDirective(Generated):
 
 
 class FitDirective(Generated):
-    """Which catalogued model fits which GPU: the fewest GPUs of a kind, computed."""
+    """Which model fits which GPU: the fewest GPUs of a kind, computed; the documents' models, and those named beside."""
 
-    option_spec: ClassVar = {"context": directives.positive_int, "weights": directives.unchanged}
+    option_spec: ClassVar = {
+        "context": directives.positive_int,
+        "weights": directives.unchanged,
+        "also": directives.unchanged,
+    }
 
     def run(self) -> list[nodes.Node]:
         """A row a model, a column a GPU."""
         gpus = catalog.gpus()
         form = self.options.get("weights")
         rows = []
-        for model in catalog.models():
+        for model in (*documented_models(), *map(catalog.find_model, self.options.get("also", "").split())):
             workload = Workload(min(self.options["context"], model.max_positions))
             counts = [fewest_gpus(model, gpu, workload, weights=form) for gpu in gpus]
             size = model_weights_bytes(model, catalog.find_format(form or model.dtype))
