@@ -249,7 +249,7 @@ VERDICTS: dict[str, tuple[str, str, Callable[[Entry], object], str]] = {
         TOTAL,
         "footprint:13b-total-weights",
         _argue(model="llama-9"),
-        "model 'llama-9' is not in the catalogue; known are ",
+        "model 'llama-9' is not in the catalogue; near are ",
     ),
     "a number format that is not in the catalogue": (
         TOTAL,
