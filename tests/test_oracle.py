@@ -39,9 +39,10 @@ NOT_IN_TRANSFORMERS = ("ValueError: transformers has no model type ", "ValueErro
 
 REFUSED: dict[str, str] = {
     "dbrx": "its class takes neither its published config nor its own defaults in this release",
-    "dots1": "its own default for the first dense layers is no number",
+    "dots1": "it has no default for the number of experts",
     "gemma-3n-e2b": "its vision tower is built by timm, which the oracle has not installed",
     "gemma-3n-e4b": "its vision tower is built by timm, which the oracle has not installed",
+    "lfm2_moe": "it has no default for the kinds of layers",
 }
 """Configs that transformers does know, and that its class refuses all the same."""
 
