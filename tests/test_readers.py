@@ -336,6 +336,12 @@ def test_buffers_are_bytes_and_no_parameters(tmp_path: Path) -> None:
     assert stored(model) == 2 * model.parameters + 32
 
 
+def test_experts_that_the_config_does_not_name(tmp_path: Path) -> None:
+    tensors = {**tensors_of(LLAMA), "model.layers.0.mlp.experts.0.up_proj.weight": ("BF16", (8, 8))}
+    with pytest.raises(InputError, match=r"^model\.safetensors: holds 1 experts a layer where its config names none"):
+        open_model(str(folder(tmp_path, LLAMA, tensors)))
+
+
 def test_layers_that_are_missing_are_told(tmp_path: Path) -> None:
     tensors = {name: entry for name, entry in tensors_of(LLAMA).items() if ".layers.1." not in name}
     model = open_model(str(folder(tmp_path, LLAMA, tensors)))

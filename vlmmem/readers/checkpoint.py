@@ -147,7 +147,7 @@ def model_from_safetensors(header: Header, built: Model | None = None, config: o
     by_index = sorted_.stacks[decoder]
     notes = (*header.notes, *notes)
     if built is not None:
-        return _with_config(built, sorted_, decoder, notes)
+        return _with_config(built, sorted_, decoder, notes, header.where)
     alike: dict[tuple[Tensor, ...], Layer] = {}
     unknown = False
     for tensors in {tuple(each) for each in by_index.values()} | {()}:
@@ -165,7 +165,7 @@ def _kind(caches: tuple[Cache, ...] | None) -> str:
     return "latent" if isinstance(caches[0], LatentCache) else "full"
 
 
-def _with_config(built: Model, sorted_: Sorted, decoder: tuple[str, str], notes: tuple[str, ...]) -> Model:
+def _with_config(built: Model, sorted_: Sorted, decoder: tuple[str, str], notes: tuple[str, ...], where: str) -> Model:
     by_index = sorted_.stacks[decoder]
     shared: dict[tuple[object, ...], Layer] = {}
     layers = []
@@ -186,7 +186,7 @@ def _with_config(built: Model, sorted_: Sorted, decoder: tuple[str, str], notes:
     mtp = sum(tensor.parameters for tensor in sorted_.mtp)
     found = replace(built, parts=parts, basis="header", mtp_parameters=mtp or built.mtp_parameters)
     if not built.experts and (experts := most_experts(layers)):
-        raise InputError(f"its tensors hold {experts} experts where config.json names none; the two must agree")
+        raise InputError(f"{where}: holds {experts} experts a layer where its config names none; the two must agree")
     if sorted_.mtp:
         held = sum(tensor.stored or 0 for tensor in sorted_.mtp)
         notes = (*notes, f"heads for multi-token prediction are not added: {held:,} bytes of the files")
