@@ -30,6 +30,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tools.oracle_configs import catalogue_configs, defaults, digest, variants  # noqa: E402 (the checkout comes first)
+from tools.oracle_torchvision import define_missing_operators  # noqa: E402
 from vlmmem.architectures import build as build_here  # noqa: E402
 from vlmmem.errors import InputError  # noqa: E402
 
@@ -305,9 +306,17 @@ def caches() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def vision() -> dict[str, Any]:
+    """The peaks of real passes of vision towers, by their own module."""
+    from tools.oracle_vision import answers
+
+    return {"versions": versions(), **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": parameters,
     "forward.json": forward,
+    "vision.json": vision,
     "flops.json": flops,
     "saved.json": saved,
     "arguments.json": arguments,
@@ -346,6 +355,7 @@ def main() -> int:
     options = parser.parse_args()
     if importlib.util.find_spec("transformers") is None:
         return subprocess.run([environment(), __file__, *sys.argv[1:]], check=False).returncode
+    define_missing_operators()
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -28,28 +28,9 @@ if str(ROOT) not in sys.path:
 
 import torch  # noqa: E402 (the checkout comes first)
 
+from tools.oracle_torchvision import define_missing_operators  # noqa: E402
 
-def _define_missing_operators() -> None:
-    """Let torchvision be imported where its compiled part does not fit PyTorch (a build for CUDA beside one for CPU).
-
-    It then registers shapes for two operators that do not exist. Processors use neither.
-    """
-    from importlib.util import find_spec
-
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return
-    try:
-        torch.ops.load_library(str(Path(spec.origin).parent / "_C.so"))
-    except OSError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        KEPT.append(library)
-
-
-KEPT: list[Any] = []
-_define_missing_operators()
+define_missing_operators()
 
 import transformers  # noqa: E402 (it imports torchvision)
 from tokenizers import Regex, Tokenizer, pre_tokenizers  # noqa: E402
