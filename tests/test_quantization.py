@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vlmmem.architectures import build
 from vlmmem.architectures.fields import Fields
@@ -16,7 +18,7 @@ from vlmmem.memory import model_weights_bytes
 from vlmmem.memory.weights import local_shape, part_bits, tensor_bits
 from vlmmem.model import Model
 from vlmmem.parallelism import gpu_shares
-from vlmmem.quantization import Array, Quantization, awq, gptq, read_quantization
+from vlmmem.quantization import METHODS, Array, Quantization, awq, gptq, read_quantization
 from vlmmem.quantization.names import MOST_PATTERNS, Names, spellings
 from vlmmem.workload import Parallelism, Workload
 
@@ -355,6 +357,49 @@ def test_a_fault_is_one_line(config: dict[str, Any], message: str) -> None:
         read(config)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FIELDS = (
+    "bits", "group_size", "weight_block_size", "modules_to_not_convert", "config_groups", "ignore", "format", "dynamic",
+    "kv_cache_scheme", "load_in_4bit", "llm_int8_skip_modules", "modules_in_block_to_quantize", "version", "quant_algo",
+    "quantized_layers", "exclude_modules", "activation_scheme", "sparsity_config", "lm_head", "expert_dtype",
+)  # fmt: skip
+NONSENSE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["re:.*q_proj", "re:(", "*", "pack-quantized", "nvfp4-pack-quantized", "NVFP4", "group", "Linear"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["weights", "targets", "num_bits", "type", "strategy", "-:a"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([*METHODS, "hqq"]), st.dictionaries(st.sampled_from(FIELDS), NONSENSE, max_size=5), st.booleans()
+)
+def test_nonsense_is_bytes_or_one_line(method: str, fields: dict[str, Any], beside: bool) -> None:
+    config = {**fields, "quant_method": method}
+    small = {**LLAMA_1B, "num_hidden_layers": 2, "vocab_size": 64}
+    told = ""
+    try:
+        if beside:
+            model = build(small, "config", {"quantization": config})
+        else:
+            model = build({**small, "quantization_config": config})
+        assert sum(model_weights_bytes(model).values()) > 0
+    except InputError as error:
+        told = str(error)
+    assert "\n" not in told
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def test_a_mixture_is_a_format_of_weights(name: str, mixture: str) -> None:
     assert model_weights_bytes(model, number) == gguf_weights_bytes(model, mixture)
     assert checkpoint_bytes(model, mixture) == sum(gguf_weights_bytes(model, mixture).values())
     assert number.id == mixture.lower()
+    assert number.formula == f"llama.cpp's {number.name}"
+    assert number.name == mixture.upper()
 
 
 def test_a_mixture_that_was_not_checked_for_a_family_is_told() -> None:
