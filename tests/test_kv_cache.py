@@ -75,6 +75,11 @@ def test_a_multi_query_model_keeps_one_head() -> None:
     assert kv_bytes_per_token(model) == 131_072 // 8
 
 
+def test_layers_that_keep_all_tokens_stand_first() -> None:
+    model = keeping(replace(HEADS, window=1), WINDOW, HEADS, replace(HEADS, window=2))
+    assert [limit for limit, _ in cache_sizes(model).growing] == [None, 1, 2, 1024]
+
+
 def test_keys_and_values_may_have_other_widths() -> None:
     assert kv_bytes_per_token(keeping(KeyValueCache(2, key_dim=192, value_dim=128))) == 2 * (192 + 128) * 2
 
@@ -295,7 +300,7 @@ def test_kv_heads_of_layers_that_differ() -> None:
     # Each layer's own heads are split or copied: 4 + 16 + 2 vectors a token on one GPU, 2 + 8 + 1 on two.
     sizes = [kv_bytes_per_token(model, tp=tp) // (2 * 64 * 2) for tp in (1, 2, 4, 8, 16)]
     assert sizes == [22, 11, 1 + 4 + 1, 1 + 2 + 1, 3]
-    assert kv_heads_per_rank(keeping(LATENT), 8) == 1
+    assert kv_heads_per_rank(keeping(LATENT), 8) == kv_heads_per_rank(keeping(LATENT)) == 1
     assert kv_heads_per_rank(keeping(STATE), 8) == 0
 
 
@@ -362,6 +367,7 @@ def test_impossible_splits(model: str, tp: int, message: str) -> None:
         ((KeyValueCache(4, 64, 64), KeyValueCache(6, 64, 64)), 24, 4, "24 heads and 4 or 6 KV heads"),
         ((LATENT,), 24, 5, "24 heads"),
         ((LATENT, StateCache(6, "", 6)), 24, 4, "24 heads and 6 heads of states"),
+        ((StateCache(6, "", 6), StateCache(8, "", 8)), 24, 4, "24 heads and 6 or 8 heads of states"),
     ],
 )
 def test_every_layer_must_split(caches: tuple[Cache, ...], heads: int, tp: int, what: str) -> None:
@@ -385,9 +391,13 @@ def _possible(model: Model, tp: int) -> bool:
 def test_few_and_many_ways_to_split() -> None:
     with pytest.raises(InputError, match=r"evenly; possible is 1$"):
         cache_sizes(keeping(KeyValueCache(1, 8, 8), heads=1), tp=2)
+    with pytest.raises(InputError, match=r"evenly; possible are 1 and 2$"):
+        cache_sizes(keeping(KeyValueCache(2, 8, 8), heads=2), tp=4)
     # A header may claim any number of heads; the list ends at groups of 1,024 GPUs.
     with pytest.raises(InputError, match=r"possible are 1, 2, .*, 512 and 1024$"):
         cache_sizes(keeping(KeyValueCache(2**40, 8, 8), heads=2**40), tp=3)
+    with pytest.raises(InputError, match=r", 820 and 1024$"):
+        cache_sizes(keeping(LATENT, heads=1024 * 1025), tp=3)
 
 
 def test_the_worked_example_of_the_documents() -> None:

@@ -112,7 +112,7 @@ def cache_sizes(
             else:
                 image += cache.states * size
     # Layers that keep all tokens stand first, then the others by their limit.
-    order = sorted(growing, key=lambda limit: -1 if limit is None else limit)
+    order = sorted(growing, key=lambda limit: limit or 0)
     return CacheSizes(tuple((limit, growing[limit]) for limit in order), image, state)
 
 
