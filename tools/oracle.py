@@ -20,7 +20,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -326,13 +327,25 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+def ask(name: str) -> tuple[str, str]:
+    """One record's name and its answers as text."""
+    return name, as_text(RECORDS[name]())
+
+
+def asked_side_by_side(names: list[str]) -> Iterator[tuple[str, str]]:
+    """The records' answers, each asked by a process of its own; the parameters' share their work out themselves."""
+    if "parameters.json" in names:
+        yield ask("parameters.json")
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(ask, [name for name in names if name != "parameters.json"])
+
+
 def renew(*, write: bool, only: str | None = None) -> int:
     """Ask for every record, or one, and compare with the data; 1 if an answer is another."""
     code = 0
-    for name, ask in RECORDS.items():
-        if only not in (None, name):
-            continue
-        path, text = ANSWERS / name, as_text(ask())
+    names = [name for name in RECORDS if only in (None, name)]
+    for name, text in asked_side_by_side(names):
+        path = ANSWERS / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             print(f"{path.relative_to(ROOT)}: the same answers")
             continue
