@@ -35,6 +35,13 @@ from vlmmem.memory.training import (
     layer_activations_bytes,
     layer_input_bytes,
 )
+from vlmmem.memory.vision import (
+    encoder_cache_bytes,
+    encoder_moments,
+    encoder_peak_bytes,
+    image_kv_bytes,
+    pixel_bytes,
+)
 from vlmmem.memory.weights import checkpoint_bytes, model_weights_bytes, weights_bytes
 
 __all__ = [
@@ -50,10 +57,14 @@ __all__ = [
     "checkpointed_bytes",
     "decode_moments",
     "decode_peak_bytes",
+    "encoder_cache_bytes",
+    "encoder_moments",
+    "encoder_peak_bytes",
     "forward_moments",
     "forward_peak_bytes",
     "gguf_weights_bytes",
     "gpt_layer_activations_bytes",
+    "image_kv_bytes",
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_growth",
@@ -65,6 +76,7 @@ __all__ = [
     "model_weights_bytes",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
+    "pixel_bytes",
     "power_of_two",
     "prefill_peaks",
     "reserved_slots",
