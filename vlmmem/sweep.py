@@ -24,6 +24,7 @@ from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
 from vlmmem.memory import CacheSizes, cache_sizes, prefill_peaks, runtime_bytes
 from vlmmem.memory.activations import mlp_width
+from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.parallelism import gpu_shares, stage_part
 from vlmmem.workload import Parallelism, Workload, check_positive
@@ -266,11 +267,16 @@ def sweep(
     chosen = [find_model(each) if isinstance(each, str) else each for each in _listed(models)]
     cards = [find_gpu(each) if isinstance(each, str) else each for each in _listed(gpus)]
     lengths, sequences = _numbers("contexts", contexts), _numbers("batches", batches)
-    forms = [find_format(each) if isinstance(each, str) else each for each in _listed(weights)]
+    asked = _listed(weights)
+    forms = [[_form(model, each) for each in asked] for model in chosen]
+    for of_each in zip(*forms, strict=True):
+        refused = [each for each in of_each if isinstance(each, InputError)]
+        if refused and len(refused) == len(of_each):
+            raise refused[0]
     caches = [find_format(each) if isinstance(each, str) else each for each in _listed(kv_dtypes)]
     splits = [Parallelism() if each is None else each for each in _listed(parallelism)]
     cells = len(lengths) * len(sequences) * max(1, len(cards))
-    combinations = len(chosen) * len(forms) * len(caches) * len(splits)
+    combinations = len(chosen) * len(asked) * len(caches) * len(splits)
     if not cells * combinations:
         raise InputError("sweep: the grid has no point; at least one value of each axis is needed")
     if cells * combinations * _A_ROW > most_bytes:
@@ -290,19 +296,21 @@ def sweep(
     skipped: list[dict[str, Any]] = []
     at = 0
     with _Progress("sweep", combinations) as progress:
-        for model in chosen:
+        for model, own in zip(chosen, forms, strict=True):
             peaks = None
-            for form, cache, split in product(forms, caches, splits):
+            for (form, name), cache, split in product(zip(own, asked, strict=True), caches, splits):
                 kept = find_format(default_kv_dtype(model)) if cache is None else cache
                 point = {
                     "model": model.id or model.architecture,
-                    "weights": stored_format(model) if form is None else form.id,
+                    "weights": form.id if isinstance(form, Format) else name or stored_format(model),
                     "kv_dtype": kept.id,
                     "tp": split.tp,
                     "pp": split.pp,
                 }
                 progress.step()
                 try:
+                    if isinstance(form, InputError):
+                        raise form
                     priced = _split(model, form, kept, split)
                 except InputError as error:
                     skipped.append({**point, "reason": str(error)})
@@ -312,11 +320,11 @@ def sweep(
                 terms = _terms(priced, peaks, *along)
                 here = slice(at, at + cells)
                 at += cells
-                for name, value in (*point.items(), ("gpus", split.gpus)):
-                    columns[name][here] = _place(names[name], str(value)) if name in names else value
+                for title, value in (*point.items(), ("gpus", split.gpus)):
+                    columns[title][here] = _place(names[title], str(value)) if title in names else value
                 found = {"context": along[0][:, None], "batch": along[1], **terms}
-                for name, sizes in found.items():
-                    columns[name][here].reshape(shape)[:] = sizes[..., None]
+                for title, sizes in found.items():
+                    columns[title][here].reshape(shape)[:] = sizes[..., None]
                 if cards:
                     columns["gpu"][here].reshape(shape)[:] = places
                     np.less_equal(terms["per_gpu_bytes"][..., None], memory, out=columns["fits"][here].reshape(shape))
@@ -326,6 +334,16 @@ def sweep(
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _form(model: Model, weights: str | Format | None) -> Format | InputError | None:
+    """The format of a model's weights, or why there is none of that name for it."""
+    if not isinstance(weights, str):
+        return weights
+    try:
+        return find_weights_format(model, weights)
+    except InputError as error:
+        return error
 
 
 def _numbers(axis: str, values: int | Sequence[int]) -> list[int]:
