@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.oracle_configs import catalogue_configs
 from vlmmem import InputError, Parallelism, Workload, find_model, models
+from vlmmem.architectures import build
 from vlmmem.memory import kv_cache_bytes, model_weights_bytes
 from vlmmem.parallelism import (
     all_reduce_bytes,
@@ -223,3 +225,24 @@ def test_errors_are_one_line(call: object, line: str) -> None:
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize("name", ["gemma-3-12b", "gemma-4-e2b", "deepseek-v3", "qwen3.5-27b", "nemotron-h-8b"])
+def test_stages_together_hold_the_cache_of_layers_that_differ(name: str) -> None:
+    shares = gpu_shares(name, Workload(5000, 3), Parallelism(pp=3))
+    assert sum(share.kv_cache for share in shares) == kv_cache_bytes(name, 5000, 3)
+
+
+def test_a_latent_cache_stands_whole_on_every_gpu() -> None:
+    (alone,) = gpu_shares("deepseek-v3", Workload(4096))
+    (shared,) = gpu_shares("deepseek-v3", Workload(4096), Parallelism(8))
+    assert shared.kv_cache == alone.kv_cache == 70_272 * 4096
+
+
+def test_experts_and_mlps_of_every_width_must_split() -> None:
+    # Qwen1.5-MoE: 16 heads, experts of 1,408 columns; Phi-3.5-MoE: 32 heads, experts of 6,400.
+    assert tensor_parallel_sizes("qwen1.5-moe-a2.7b") == (1, 2, 4, 8, 16)
+    config = {**catalogue_configs()["qwen1.5-moe-a2.7b"], "moe_intermediate_size": 1404}
+    assert tensor_parallel_sizes(build(config)) == (1, 2, 4)
+    with pytest.raises(InputError, match=r"^tp: 8 GPUs cannot split the 1,404 columns of .*'s experts evenly$"):
+        gpu_shares(build(config), Workload(64), Parallelism(8))
