@@ -37,6 +37,11 @@ def headed(model: Model, prefix: str) -> Model:
     return replace(model, parts=parts)
 
 
+def _unchecked(model: Model) -> Model:
+    note = "approximate: shapes are those of its published code, and its sum was not compared with a checkpoint's"
+    return replace(model, notes=(*model.notes, note))
+
+
 def _whole_dtype(fields: Fields, text: Fields) -> Fields:
     field = fields.first("dtype", "torch_dtype")
     return text.changed(dtype=fields.raw(field)) if field in fields else text
@@ -273,7 +278,7 @@ def _deepseek_vl_v2(fields: Fields) -> Model:
     fields.one_of("tile_tag", ("2D",), "2D")
     tensors += (Tensor("image_newline", (out,), "other"), Tensor("view_seperator", (out,), "other"))
     tower = Part("vision", outside, f"{name}.blocks", (layer,) * shape.layers)
-    return with_tower(text, "deepseek_vl_v2", shape, tower, projector(tensors))
+    return _unchecked(with_tower(text, "deepseek_vl_v2", shape, tower, projector(tensors)))
 
 
 _MOLMO_TOWER = VisionTower(
@@ -364,7 +369,7 @@ def _molmo(fields: Fields) -> Model:
         *linear(f"{sight}.image_projector.w3", both // 2, width),
     )
     part = Part("vision", before, f"{sight}.image_vit.transformer.resblocks", (block,) * tower.layers)
-    return with_tower(text, "molmo", tower, part, projector(tensors))
+    return _unchecked(with_tower(text, "molmo", tower, part, projector(tensors)))
 
 
 BUILDERS = {
