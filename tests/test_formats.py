@@ -98,7 +98,11 @@ def test_formats_of_caches() -> None:
     [
         (Fraction(0), "all", "x: 'bits' is 0; more than 0 is needed"),
         (Fraction(-4), "all", "x: 'bits' is -4; more than 0 is needed"),
-        (Fraction(4), "some", "x: 'scope' is 'some'; one of all, decoder-linear, mixture, cache, latent-cache is needed"),
+        (
+            Fraction(4),
+            "some",
+            "x: 'scope' is 'some'; one of all, decoder-linear, mixture, cache, latent-cache is needed",
+        ),
     ],
 )
 def test_impossible_formats_are_refused(bits: Fraction, scope: str, message: str) -> None:

@@ -103,7 +103,9 @@ def test_vectors_by_kind() -> None:
     hybrid = keeping(*[KeyValueCache(4, 256, 256), STATE, STATE, STATE] * 16)
     assert kv_bytes_per_token(hybrid) == 65_536
     # Nemotron-Super-49B: 49 of 80 layers, 8 KV heads of 128.
-    pruned = keeping(*[HEADS] * 49, *[()] * 31)
+    nothing: tuple[Cache, ...] = ()
+    layers: list[Cache | tuple[Cache, ...]] = [HEADS] * 49 + [nothing] * 31
+    pruned = keeping(*layers)
     assert kv_bytes_per_token(pruned) == 200_704
 
 
@@ -434,13 +436,12 @@ def test_sizes_are_positive_integers(context: int, batch: int, field: str) -> No
 @pytest.mark.parametrize("images", [-1, 1.0, True, None])
 def test_images_are_counted(images: int) -> None:
     line = f"images: {images!r} was given; an integer of 0 or more is needed"
-    for call in (
-        lambda: kv_cache_bytes("llama-2-13b", 1, images=images),
-        lambda: state_bytes_per_sequence("llama-2-13b", images=images),
-    ):
-        with pytest.raises(InputError) as caught:
-            call()
-        assert str(caught.value) == line
+    with pytest.raises(InputError) as caught:
+        kv_cache_bytes("llama-2-13b", 1, images=images)
+    assert str(caught.value) == line
+    with pytest.raises(InputError) as caught:
+        state_bytes_per_sequence("llama-2-13b", images=images)
+    assert str(caught.value) == line
 
 
 def test_unknown_names() -> None:

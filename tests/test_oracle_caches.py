@@ -75,7 +75,7 @@ def test_a_wrong_window_or_width_is_noticed() -> None:
     for change in ({"window": 513}, {"heads": 2}, {"value_dim": 255}):
         first = layers[0].caches[0]
         assert isinstance(first, KeyValueCache)
-        wrong = [replace(layers[0], caches=(replace(first, **change),)), *layers[1:]]  # type: ignore[arg-type]
+        wrong = [replace(layers[0], caches=(replace(first, **change),)), *layers[1:]]
         assert held_here(model, case, wrong) != there
 
 

@@ -94,7 +94,7 @@ class Cached:
             self.network = build(fields, parsed).eval()
         for module in self.network.modules():
             if type(module).__name__.endswith("Experts"):
-                module.forward = _same_shape  # type: ignore[method-assign]
+                module.forward = _same_shape
 
     def prompts(self) -> list[tuple[int, int]]:
         """Lengths and sequences that tell what its layers keep."""

@@ -90,7 +90,7 @@ def serve(folder: Path) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-        def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+        def answer(self, body: bytes, headers: dict[str, str], status: int = 200) -> None:
             self.send_response(status)
             for key, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key.replace("_", "-"), value)
@@ -115,11 +115,11 @@ def serve(folder: Path) -> ThreadingHTTPServer:
                     "config": json.loads((home / "config.json").read_text(encoding="utf-8")),
                     "siblings": [{"rfilename": item.name} for item in files],
                 }
-                self.answer(json.dumps(listed if found[2] else whole).encode(), Content_Type="application/json")
+                self.answer(json.dumps(listed if found[2] else whole).encode(), {"Content_Type": "application/json"})
                 return
             found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path)
             if not found or not (file := folder / found[1] / found[2]).is_file():
-                self.answer(b"not found", 404, X_Error_Code="EntryNotFound")
+                self.answer(b"not found", {"X_Error_Code": "EntryNotFound"}, 404)
                 return
             size, wanted = file.stat().st_size, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             marks = {"ETag": f'"{found[2]}"', "X_Repo_Commit": "0" * 40, "Content_Type": "application/octet-stream"}
@@ -127,11 +127,10 @@ def serve(folder: Path) -> ThreadingHTTPServer:
                 first, last = int(wanted[1]), min(int(wanted[2]), size - 1)
                 with file.open("rb") as opened:
                     opened.seek(first)
-                    self.answer(
-                        opened.read(last - first + 1), 206, Content_Range=f"bytes {first}-{last}/{size}", **marks
-                    )
+                    part = {"Content_Range": f"bytes {first}-{last}/{size}"}
+                    self.answer(opened.read(last - first + 1), marks | part, 206)
             else:
-                self.answer(file.read_bytes() if size < 2**22 else b"", **marks)
+                self.answer(file.read_bytes() if size < 2**22 else b"", marks)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()

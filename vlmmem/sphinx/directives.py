@@ -354,7 +354,7 @@ class ConventionsDirective(Generated):
 
 
 class FitDirective(Generated):
-    """Which model fits which GPU: the fewest GPUs of a kind, computed; the documents' models, and those named beside."""
+    """Which model fits which GPU: the fewest GPUs of a kind, for the documents' models and those named beside."""
 
     option_spec: ClassVar = {
         "context": directives.positive_int,

@@ -33,7 +33,8 @@ def _parameters(arguments: Arguments, settings: Settings, default: str) -> Fract
     if arguments.has("parameters"):
         return arguments.number("parameters")
     model = arguments.model()
-    return Fraction(model.nominal_parameters if (settings.parameters or default) == "nominal" else _count(model.id))
+    nominal = (settings.parameters or default) == "nominal" and model.nominal_parameters
+    return Fraction(nominal or _count(model.id))
 
 
 def _bytes_per_parameter(arguments: Arguments) -> Fraction:
