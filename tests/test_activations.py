@@ -124,6 +124,8 @@ def test_a_sliding_window_one_token_longer_than_the_pass_needs_no_mask() -> None
 
 GATED = find_model("llama-2-7b")
 LLAVA = find_model("llava-1.5-7b")
+# A window in the layers from the fourth on.
+MIXED = {"use_sliding_window": True, "sliding_window": 128, "max_window_layers": 3}
 OUTSIDE: list[tuple[Callable[[], object], str]] = [
     (
         lambda: forward_peak_bytes(GATED, 16, dtype="fp32"),
@@ -217,6 +219,24 @@ OUTSIDE: list[tuple[Callable[[], object], str]] = [
         "images: llava-1.5-7b has a vision tower wider than its decoder, which was not checked",
     ),
     (
+        lambda: forward_peak_bytes("phi-3-mini-4k", 2047),
+        "context: a pass of phi-3-mini-4k was checked for contexts shorter than its sliding window of 2047 tokens",
+    ),
+    (
+        lambda: forward_peak_bytes("phi-4-mini", 16),
+        "phi-4-mini: layers with windows of several sizes, and heads that turn only in part, were not checked",
+    ),
+    (
+        lambda: forward_peak_bytes(replace(build({**CONFIGS["qwen2-7b"], **MIXED}), id="qwen2-7b"), 16),
+        "qwen2-7b: layers with windows of several sizes, and heads that turn only in part, were not checked",
+    ),
+    (
+        lambda: forward_peak_bytes(
+            replace(build({**CONFIGS["qwen3-30b-a3b"], "mlp_only_layers": [0]}), id="some dense"), 16
+        ),
+        "some dense: layers with experts among layers without were not checked; one kind is covered",
+    ),
+    (
         lambda: forward_peak_bytes("opt-30b", 2049),
         "context: 2049 tokens were given; opt-30b has learned positions for 2048, and no pass runs beyond them",
     ),
@@ -233,6 +253,13 @@ def test_outside_the_checked_domain(call: Callable[[], object], line: str) -> No
         call()
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_phi3_is_covered_up_to_its_window() -> None:
+    assert forward_peak_bytes("phi-3-mini-4k", 2046) > 0
+    grid = prefill_peaks(find_model("phi-3-mini-4k"), [2046, 2047], [1]).tolist()
+    likely = likely_peak_bytes("phi-3-mini-4k", 2047)
+    assert grid == [[forward_peak_bytes("phi-3-mini-4k", 2046)], [likely]]
 
 
 def test_an_unknown_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

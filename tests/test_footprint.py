@@ -12,7 +12,7 @@ from vlmmem.catalog import find_format, find_gpu, find_model, model_facts
 from vlmmem.errors import InputError
 from vlmmem.footprint import Term, estimate
 from vlmmem.hardware import BASES
-from vlmmem.memory import forward_peak_bytes, runtime_bytes
+from vlmmem.memory import forward_peak_bytes, likely_peak_error, runtime_bytes
 from vlmmem.workload import Parallelism, Workload
 
 KINDS = ["weights", "kv_cache", "activations", "vision", "runtime", "total"]
@@ -148,7 +148,9 @@ def test_where_no_closed_form_was_checked_that_is_said(monkeypatch: pytest.Monke
     term = next(term for term in footprint.terms if term.name == "activations")
     assert term.bytes == peak  # Llama's closed form, on a Llama
     assert term.basis == "assumed"
-    assert term.formula.endswith("by Llama's closed form, which was not checked for llama")
+    off = likely_peak_error("llama-2-13b")
+    measured = f"{off['passes']} passes of {len(off['families'])} families"
+    assert term.formula.endswith(f"off by {off['least']:+.1%} to {off['most']:+.1%} on {measured}")
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,13 @@ def forward() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def forward_families() -> dict[str, Any]:
+    """The peaks of forward passes in other families, by their own module."""
+    from tools.oracle_forward_families import answers
+
+    return {"versions": versions(), **answers()}
+
+
 def flops() -> dict[str, Any]:
     """The operations of real forward passes, by their own module."""
     from tools.oracle_flops import answers
@@ -317,6 +324,7 @@ def vision() -> dict[str, Any]:
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": parameters,
     "forward.json": forward,
+    "forward_families.json": forward_families,
     "vision.json": vision,
     "flops.json": flops,
     "saved.json": saved,

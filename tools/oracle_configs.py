@@ -45,7 +45,6 @@ NAMES: dict[str, dict[str, str | None]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     # the class's own tower has 1152 elements in 14 heads, which do not divide
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
-    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "ministral": {"head_dim": 128},
@@ -87,6 +86,34 @@ def changed(config: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
     if config["model_type"] == "opt" and "hidden_size" in shapes:
         put["word_embed_proj_dim"] = shapes["hidden_size"]
     return {**config, **put}  # type: ignore[dict-item]
+
+
+def shortened(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """A config with only its last layers, which are of the kinds that the whole model ends with; of its tower, two.
+
+    >>> shortened({"num_hidden_layers": 4, "layer_types": ["a", "a", "b", "a"]}, 2)
+    {'num_hidden_layers': 2, 'layer_types': ['b', 'a']}
+    """
+    found = dict(config)
+    for part, kept in (("text_config", layers), ("vision_config", 2), ("audio_config", 2)):
+        if isinstance(found.get(part), dict):
+            found[part] = shortened(found[part], kept)
+    found.pop("quantization_config", None)
+    for name in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"):
+        if name in found:
+            found[name] = layers
+    for name in ("layer_types", "hybrid_override_pattern", "attn_type_list", "no_rope_layers", "mlp_layer_types"):
+        if found.get(name):
+            found[name] = found[name][-layers:]
+    if "first_k_dense_replace" in found:
+        found["first_k_dense_replace"] = 0
+    if "num_kv_shared_layers" in found:
+        found["num_kv_shared_layers"] = 0
+    if "cross_attention_layers" in found:
+        found["cross_attention_layers"] = [layers - 2]
+    if "attn_layer_indices" in found:
+        found["attn_layer_indices"] = [layers - 2]
+    return found
 
 
 def digest(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:

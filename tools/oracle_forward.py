@@ -65,6 +65,18 @@ MODELS = (
     "mistral-7b",
     "qwen2-72b",
     "phi-2",
+    "qwen3-8b",
+    "granite-3.3-8b",
+    "phi-4",
+    "mixtral-8x7b",
+    "qwen3-30b-a3b",
+    "qwen2-vl-7b",
+    "qwen2.5-vl-7b",
+    "qwen3-vl-8b",
+    "seed-oss-36b",
+    "smollm3-3b",
+    "mistral-small-3.1-24b",
+    "idefics3-8b",
 )
 
 # Tokens of each sequence, sequences. Families with learned positions stop at the table's end.
@@ -94,6 +106,15 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "phi-2",
         {"hidden_size": 160, "heads": 2, "kv_heads": 2, "head_dim": 80, "intermediate_size": 16},
     ),
+    "normed heads": ("qwen3-8b", {"heads": 8, "kv_heads": 2, "head_dim": 32, "intermediate_size": 16}),
+    "normed heads, none shared": ("qwen3-8b", {"heads": 8, "kv_heads": 8, "head_dim": 32, "intermediate_size": 16}),
+    "normed heads, narrow": ("qwen3-8b", {"heads": 2, "kv_heads": 1, "head_dim": 8, "intermediate_size": 16}),
+    "scaled logits": ("granite-3.3-8b", {"heads": 4, "kv_heads": 2, "vocab_size": 1000}),
+    "fused": ("phi-4", {"heads": 4, "kv_heads": 4, "intermediate_size": 16}),
+    "fused, shared keys": ("phi-4", {"heads": 4, "kv_heads": 1, "intermediate_size": 16}),
+    "fused, narrow MLP": ("phi-4", {"heads": 4, "kv_heads": 1, "intermediate_size": 60}),
+    "narrow experts": ("mixtral-8x7b", {"heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate_size": 16}),
+    "normed heads, experts": ("qwen3-30b-a3b", {"heads": 4, "kv_heads": 2, "head_dim": 16}),
 }
 SMALL = {"hidden_size": 64, "intermediate_size": 160, "vocab_size": 100}
 SMALL_PREFILLS = ((1, 3), (15, 3), (16, 1), (33, 2))
@@ -199,6 +220,9 @@ class Network:
         if fields["model_type"] == "phi":
             # phi-2's own config; the class's default is another.
             fields["partial_rotary_factor"] = 0.4
+        if fields["model_type"] == "phi3":
+            # The class's own stands beyond a small vocabulary.
+            fields["pad_token_id"] = 0
         self.config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
         text_only = "vision_config" not in config
         kind = transformers.AutoModelForCausalLM if text_only else transformers.AutoModelForImageTextToText
@@ -207,7 +231,8 @@ class Network:
             self.network = kind.from_config(self.config, attn_implementation="sdpa", dtype=DTYPES[dtype])
         self.network.eval()
         self.live = LiveStorages(())
-        self._watch(self.network.lm_head, "logits")
+        # What a family makes of its logits belongs to them, too.
+        self._watch(self.network.lm_head, "logits", "logits")
         for name, module in self._last_layer().named_children():
             if name in MOMENTS:
                 self._watch(module, MOMENTS[name])
@@ -223,14 +248,14 @@ class Network:
         last: torch.nn.Module = layers[-1]
         return last
 
-    def _watch(self, module: torch.nn.Module, window: str) -> None:
-        """Count what is live inside `module` under the name `window`."""
+    def _watch(self, module: torch.nn.Module, window: str, afterwards: str = ELSEWHERE) -> None:
+        """Count what is live inside `module` under the name `window`, and what comes then under another."""
 
         def enter(*_: Any) -> None:
             self.live.window = window
 
         def leave(*_: Any) -> None:
-            self.live.window = ELSEWHERE
+            self.live.window = afterwards
 
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
@@ -253,6 +278,7 @@ class Network:
                 self._run(prompt, cache, keep, **images)
                 if case.step == "decode":
                     self.live.peaks.clear()
+                    self.live.window = ELSEWHERE
                     self._run(token, cache, keep)
             held = [part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values)]
         peaks = self.live.peaks

@@ -13,6 +13,7 @@ from vlmmem.memory import (
     forward_peak_bytes,
     kv_growth,
     likely_peak_bytes,
+    likely_peak_error,
     model_weights_bytes,
     runtime_allowance,
     runtime_bytes,
@@ -330,8 +331,13 @@ def _activations(
         formula, basis = "peak of one prefill of all tokens in transformers, over weights and KV cache", "derived"
     except InputError:
         peak = likely_peak_bytes(model, workload.context, workload.batch)
+        off = likely_peak_error(model)
+        measured = f"{off['passes']} passes of {len(off['families'])} families"
+        if off["families"] == [model.architecture]:
+            measured = f"{off['passes']} passes of {model.architecture}"
         formula = (
-            f"peak of one prefill of all tokens by Llama's closed form, which was not checked for {model.architecture}"
+            "peak of one prefill of all tokens by Llama's closed form with this model's tensors: "
+            f"off by {off['least']:+.1%} to {off['most']:+.1%} on {measured}"
         )
         basis = "assumed"
     if parallelism.gpus > 1 or not all(each.id in ("bf16", "fp16") for each in (number, cache)):

@@ -92,7 +92,8 @@ class Model:
     `nominal_parameters` is what the model's name says, `parameters` what its tensors say. `dtype` is the format in
     which it was published. `mtp_parameters` belong to heads for multi-token prediction, which checkpoints hold and
     transformers does not build. `quantization` is what its config says of quantised weights. `folder` is where it was
-    read, or "": the settings of its processor stand there.
+    read, or "": the settings of its processor stand there. `partial_rotary` marks a phi3 model of whose heads only a
+    part turns with its position.
 
     >>> from vlmmem import find_model
     >>> model = find_model("llama-2-13b")
@@ -127,6 +128,7 @@ class Model:
     sources: tuple[Source, ...] = ()
     notes: tuple[str, ...] = ()
     folder: str = ""
+    partial_rotary: bool = False
 
     @property
     def decoder(self) -> Part:

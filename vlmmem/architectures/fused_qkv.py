@@ -63,7 +63,10 @@ def _phi3(fields: Fields, prefix: str = "model.") -> Model:
         *gate_and_up(shape),
         *norms(shape),
     )
-    return stacked(shape, prefix, tensors, [window_of(fields)] * shape.layers)
+    model = stacked(shape, prefix, tensors, [window_of(fields)] * shape.layers)
+    rope = fields.raw("rope_parameters")
+    inside = rope.get("partial_rotary_factor", 1) if isinstance(rope, dict) else 1
+    return replace(model, partial_rotary=fields.number("partial_rotary_factor", 1.0) != 1 or inside != 1)
 
 
 def _glm(fields: Fields, prefix: str, kind: str) -> Model:

@@ -24,6 +24,7 @@ __all__ = [
     "find_runtime",
     "formats",
     "gpus",
+    "likely_peaks",
     "links",
     "load_formats",
     "load_gpus",
@@ -217,6 +218,16 @@ def stated_models() -> tuple[tuple[dict[str, Any], Model], ...]:
 def load_stated_models(path: Path) -> tuple[tuple[dict[str, Any], Model], ...]:
     """The same of one JSON file; InputError names file and entry."""
     return tuple((entry.all(), _built(entry, path, _model)) for entry in read_entries(path, "models"))
+
+
+@cache
+def likely_peaks() -> dict[str, dict[str, Any]]:
+    """Errors of `likely_peak_bytes` in ten thousandths of the peak, by family (tools/likely_peaks.py writes them)."""
+    from vlmmem.strict_json import parse_json
+
+    path = _HERE / "likely_peaks.json"
+    found: dict[str, dict[str, Any]] = parse_json(path.read_bytes(), str(path))["families"]
+    return found
 
 
 def model_facts(name: str) -> dict[str, Any]:

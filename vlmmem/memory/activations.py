@@ -12,9 +12,16 @@ x wide. The layers differ only in the KV cache that they leave behind, so the pe
 where the cache is complete, or into the output head. It is the largest of four moments, each counted over
 the weights and the complete KV cache. Three of them stand on what the whole pass keeps:
 
-- llama, mistral, qwen2, llava, llava_next (MLP with a gate): standing row(H) + T (4 d + 8);
+- llama, mistral, mistral3, qwen2, qwen2_vl, qwen2_5_vl, qwen3, qwen3_vl, seed_oss, smollm3, granite, idefics3, llava,
+  llava_next (MLP with a gate): standing row(H) + T (4 d + 8), in Qwen's VL models T (4 d B + 8);
   attention 2 row(H) + 2 row(q) + max(2 row(q), 3 row(k), row(H)); normalisation 6 row(H) + 8 N;
-  mlp 3 row(H) + max(3 row(I), row(I) + row(H)).
+  mlp 3 row(H) + max(3 row(I), row(I) + row(H)). Where heads are normalised (qwen3, qwen3_moe, qwen3_vl), attention is
+  no less than 2 row(H) - 2 row(k) + max(5 row(q) + 8 N heads, row(q) + 5 row(k) + 8 N kv_heads).
+- phi3 (fused matrices; heads that turn whole, contexts shorter than a sliding window): attention 2 row(H) + 3 row(q)
+  + 2 row(k) + max(row(q) - 2 row(k), row(k) - row(q), row(H)); mlp 3 row(H) + max(4 row(I), 3 row(I) + row(H)).
+- mixtral, qwen3_moe (E experts, of which a token meets t; w bytes of a route's weight, 4 and 2; S = N t): mlp 3 row(H)
+  + 2 N E + S (2 w + 28) + 8 E + 2 S H + max(8 S I, 2 S (I + H), 2 S H + 2 w S H + 8 S), as transformers' grouped_mm,
+  its own choice, sorts the tokens by expert.
 - opt: standing 2 row(H) + 12 N; attention 5 row(H); normalisation 3 row(H) + 4 N;
   mlp 2 row(H) + row(I) + max(row(I), row(H)).
 - gpt2: standing row(H) + T (2 H + 8); attention 7 row(H); normalisation 4 row(H) + 4 N;
@@ -23,7 +30,8 @@ the weights and the complete KV cache. Three of them stand on what the whole pas
   mlp 3 row(H) + max(4 row(I), row(I) + row(H)).
 
 The fourth, the logits, stands alone: row(H) + 2 V B for the last token of each sequence, row(H) + 2 V N for
-all (phi's head takes 2 V B more where a pass of several sequences keeps the last of several tokens). A layer
+all (phi's head takes 2 V B more where a pass of several sequences keeps the last of several tokens; granite scales its
+logits and holds them twice). A layer
 whose sliding window is no longer than T adds a mask of T^2 bytes and may peak in its attention kernel. A
 decode step may peak where the cache grows: one layer's values then lie in memory twice.
 
@@ -52,6 +60,7 @@ __all__ = [
     "forward_moments",
     "forward_peak_bytes",
     "likely_peak_bytes",
+    "likely_peak_error",
     "mlp_width",
     "overhead_rule_bytes",
     "per_layer_rule_bytes",
@@ -228,10 +237,12 @@ def mlp_width(model: str | Model) -> int:
 
 
 def likely_peak_bytes(model: str | Model, context: int, batch: int = 1) -> int:
-    """Bytes at the peak of a prefill of a family whose pass was not checked: Llama's closed form with its widths.
+    """Bytes at the peak of a prefill of a family whose pass was not checked to the byte.
 
-    The largest of the moments that `forward_peak_bytes` states for gated MLPs, in 16 bits, with this model's hidden
-    size, heads, `mlp_width` and vocabulary. Masks, experts' sorting and recurrent scans are not in it.
+    The largest of the moments that `forward_peak_bytes` states for gated MLPs, in 16 bits, with what this model's
+    tensors and caches tell: `mlp_width`, gates, fused matrices, norms of heads, routed experts, windows and masks.
+    Classes that refuse sdpa (gemma2, gpt_oss) write their scores down. What recurrent scans hold is not in it;
+    `likely_peak_error` says how far off it was.
 
     Args:
         model: a model or its name.
@@ -241,7 +252,7 @@ def likely_peak_bytes(model: str | Model, context: int, batch: int = 1) -> int:
     Raises:
         InputError: `context` or `batch` is not a positive integer.
 
-    Source: transformers 5.23.0, modeling_llama.py, by analogy.
+    Source: transformers 5.23.0, modeling_llama.py, by analogy; tools/oracle_forward_families.py.
 
     >>> likely_peak_bytes("llama-3.1-8b", 4096) == forward_peak_bytes("llama-3.1-8b", 4096)
     True
@@ -252,18 +263,60 @@ def likely_peak_bytes(model: str | Model, context: int, batch: int = 1) -> int:
     return max(likely_moments(model, context, batch).values())
 
 
+def likely_peak_error(model: str | Model | None = None) -> dict[str, Any]:
+    """How far `likely_peak_bytes` was off in the families that were measured, as shares of the peak that it estimates.
+
+    Args:
+        model: a model or its name; None for all families.
+
+    Returns:
+        `families` and `passes` counted, `mean` (of the sizes of the errors), `least` and `most`. Of a model these are
+        its family's where that was measured, else those of all families with recurrent states, or of all without.
+
+    Source: tests/oracle/forward_families.json (transformers 5.23.0 run without weights), by tools/likely_peaks.py.
+
+    >>> likely_peak_error("gemma-7b")
+    {'families': ['gemma'], 'passes': 4, 'mean': 0.0, 'least': 0.0, 'most': 0.0}
+    """
+    from vlmmem.catalog import likely_peaks
+
+    known = likely_peaks()
+    if model is not None:
+        model = find_model(model) if isinstance(model, str) else model
+        layers = model.decoder.layers
+        # a convolution of a few tokens (LFM2) is a state without a scan
+        scans = any(getattr(cache, "what", "") == "recurrent" for layer in layers for cache in layer.caches)
+        own = {name: found for name, found in known.items() if name == model.architecture}
+        known = own or {name: found for name, found in known.items() if (found["kind"] == "states") == scans}
+    passes = sum(found["passes"] for found in known.values())
+    return {
+        "families": list(known),
+        "passes": passes,
+        "mean": sum(found["mean"] * found["passes"] for found in known.values()) / passes / 10_000,
+        "least": min(found["least"] for found in known.values()) / 10_000,
+        "most": max(found["most"] for found in known.values()) / 10_000,
+    }
+
+
 def likely_moments(model: Model, context: int, batch: int) -> dict[str, int]:
     """The moments of `likely_peak_bytes`, by name."""
-    rows = _ACTIVATION * context * batch
-    hidden, wide = rows * model.hidden_size, rows * mlp_width(model)
-    queries, keys = rows * model.heads * model.head_dim, rows * model.kv_heads * model.head_dim
-    standing = hidden + context * (2 * _ACTIVATION * model.head_dim + _INT64)
-    return {
-        "attention": standing + 2 * hidden + 2 * queries + _largest(2 * queries, 3 * keys, hidden),
-        "normalisation": standing + 2 * hidden + 2 * _FLOAT32 * context * batch * (model.hidden_size + 1),
-        "mlp": standing + 3 * hidden + _largest(3 * wide, wide + hidden),
-        "logits": hidden + _ACTIVATION * batch * model.vocab_size,
+    step = _Pass(model, batch, context, cached=0, all_logits=False, images=0, width=mlp_width(model))
+    standing, attention, normalisation, mlp = _gated(step)
+    score = _SCORES.get(model.architecture, 0)
+    if score:
+        # For each sequence a mask of 16 bits, full and sliding; repeated keys and values and scores of all heads, which
+        # the layer keeps, in 16 bits, until it ends.
+        square = batch * context * context
+        standing = standing + 2 * _ACTIVATION * square
+        attention = 2 * step.hidden + 4 * step.queries + score * model.heads * square
+        mlp = mlp + _ACTIVATION * model.heads * square
+    moments = {
+        "attention": standing + attention,
+        "normalisation": standing + normalisation,
+        "mlp": standing + mlp,
+        "logits": step.hidden + _ACTIVATION * batch * model.vocab_size,
     }
+    return {name: value + _uncut(step) for name, value in moments.items()}
 
 
 def prefill_peaks(model: Model, contexts: Sequence[int], batches: Sequence[int]) -> "np.ndarray[Any, Any]":
@@ -291,6 +344,8 @@ def prefill_peaks(model: Model, contexts: Sequence[int], batches: Sequence[int])
     try:
         _check(model, 1, 1, _DTYPES[0], _ATTENTIONS[0])
         covered = lengths <= model.max_positions if model.architecture in _LEARNED_POSITIONS else lengths > 0
+        if model.architecture in _UNMASKED:
+            covered = covered & ~masked
     except InputError:
         covered = lengths < 0
     # Whether there is a mask is a question to all lengths of a piece at once.
@@ -363,6 +418,7 @@ class _Pass:
     cached: int
     all_logits: bool
     images: int
+    width: int = 0
 
     @property
     def n(self) -> int:
@@ -379,7 +435,7 @@ class _Pass:
 
     @property
     def wide(self) -> int:
-        return self.row(self.model.intermediate_size)
+        return self.row(self.width or self.model.intermediate_size)
 
     @property
     def queries(self) -> int:
@@ -419,7 +475,8 @@ class _Pass:
 
     def rotary(self, dimensions: int) -> int:
         """Bytes of the 16-bit cosines and sines and of the positions, shared by the sequences."""
-        return self.tokens * (2 * _ACTIVATION * dimensions + _INT64)
+        tables = self.batch if self.model.architecture in _OWN_TABLES else 1
+        return self.tokens * (2 * _ACTIVATION * dimensions * tables + _INT64)
 
 
 def _largest(first: int, *others: int) -> int:
@@ -442,41 +499,120 @@ def _moments(step: _Pass) -> dict[str, int]:
     # gaps and the head a bias, PyTorch multiplies first and adds the bias into a second tensor.
     kept = step.tokens if step.all_logits else 1
     has_gaps = (kept < step.tokens) & (step.batch > 1)
-    copies = 1 + (step.model.architecture in _HEAD_BIAS) * has_gaps
+    copies = 1 + (step.model.architecture in _HEAD_BIAS) * has_gaps + (step.model.architecture in _SCALED_LOGITS)
     logits = copies * _ACTIVATION * step.batch * kept * step.model.vocab_size
     # The image features are part of the pass's answer.
     moments["logits"] = step.hidden + step.image_features + logits
-    # A sliding layer is cut to its window after the pass: until then it holds every token.
-    kept_bytes = step.batch * cache_sizes(step.model).growing_bytes(step.tokens)
-    uncut = 2 * step.model.layers * step.keys - kept_bytes
-    return {name: value + uncut for name, value in moments.items()}
+    return {name: value + _uncut(step) for name, value in moments.items()}
+
+
+def _uncut(step: _Pass) -> int:
+    """Bytes of the tokens beyond the windows: a sliding layer is cut after the pass and holds all tokens until then."""
+    beyond = 0
+    for limit, size in cache_sizes(step.model).growing:
+        if limit is not None:
+            beyond = beyond + size * step.batch * (step.tokens - limit) * (step.tokens > limit)
+    return beyond
 
 
 def _gated(step: _Pass) -> tuple[int, int, int, int]:
-    hidden, queries, keys = step.hidden, step.queries, step.keys
+    model, hidden, queries, keys = step.model, step.hidden, step.queries, step.keys
     # Embeddings (their caller keeps them), rotary tables, positions.
-    standing = hidden + step.rotary(step.model.head_dim)
+    standing = hidden + step.rotary(model.head_dim)
     # The layer's input and its normalised copy; queries before and after rotation.
     into_kernel = 2 * hidden + 2 * queries
-    attention = into_kernel + _largest(
-        2 * queries,  # rotating the queries; keys and values are there but not yet in the cache
-        3 * keys,  # rotating the keys
-        hidden,  # the output projection, beside the kernel's input and output
-        step.growing(2 * keys - queries),  # rotated queries and keys, values, old values
-    )
-    if _has_mask(step.model, step.tokens):
+    if _has(model, "qkv_proj"):
+        # Queries, keys and values in one tensor live as long as their last part.
+        into_kernel = into_kernel + queries + 2 * keys
+        attention = into_kernel + _largest(
+            queries - 2 * keys,  # rotating the queries; keys and values are not yet in the cache
+            keys - queries,  # rotating the keys, beside the rotated queries
+            hidden,  # the output projection, beside the kernel's input and output
+            step.growing(keys - queries),  # rotated queries and keys, old values
+        )
+    else:
+        attention = into_kernel + _largest(
+            2 * queries,  # rotating the queries; keys and values are there but not yet in the cache
+            3 * keys,  # rotating the keys
+            hidden,
+            step.growing(2 * keys - queries),  # rotated queries and keys, values, old values
+        )
+    if _has(model, "q_norm"):
+        # Queries, or keys beside the normalised queries, as projected; in float32 as they are and scaled, mean square
+        # and its root of every head. Neither keys nor values are in the cache.
+        normed = _largest(
+            5 * queries + 2 * _FLOAT32 * step.n * model.heads,
+            queries + 5 * keys + 2 * _FLOAT32 * step.n * model.kv_heads,
+        )
+        attention = _largest(attention, 2 * hidden + normed - 2 * keys)
+    window = _window(model)
+    if window is not None:
+        masked = step.tokens >= window
         mask = step.tokens * step.tokens
-        standing += _BOOL * mask
+        standing = standing + _BOOL * mask * masked
         # With a mask the kernel gets repeated KV heads (a single one repeats as a view) and a mask of 16 bits
         # for every sequence; it returns a float32 sum a head and token.
-        repeated = 2 * queries if 1 < step.model.kv_heads < step.model.heads else 0
-        kernel = into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * step.model.heads
-        attention = _largest(attention, kernel)
+        repeated = 2 * queries if 1 < model.kv_heads < model.heads else 0
+        kernel = into_kernel + repeated + _ACTIVATION * step.batch * mask + _FLOAT32 * step.n * model.heads
+        attention = _largest(attention, kernel * masked)
     # Layer input, sum after attention; in float32 the sum and its scaled copy, mean square and its root.
-    normalisation = 2 * hidden + 2 * _FLOAT32 * step.n * (step.model.hidden_size + 1)
+    normalisation = 2 * hidden + 2 * _FLOAT32 * step.n * (model.hidden_size + 1)
+    if _expert_width(model):
+        return standing, attention, normalisation, 3 * hidden + _experts(step)
+    if _has(model, "gate_up_proj"):
+        # Gate and up in one; the activated gate and its product with up, or the product and the MLP's output.
+        return standing, attention, normalisation, 3 * hidden + _largest(4 * step.wide, 3 * step.wide + hidden)
     # Layer input, sum after attention, normalised copy; activated gate, up and their product, or the product
-    # and the MLP's output.
-    return standing, attention, normalisation, 3 * hidden + _largest(3 * step.wide, step.wide + hidden)
+    # and the MLP's output. Without a gate the activation function's input and output.
+    inside = 3 if model.architecture in _FAMILIES or _has_gate(model) else 2
+    return standing, attention, normalisation, 3 * hidden + _largest(inside * step.wide, step.wide + hidden)
+
+
+def _experts(step: _Pass) -> int:
+    """Bytes that the routed experts hold beside their input, each token copied for every expert that it meets.
+
+    Source: transformers 5.23.0, integrations/moe.py, grouped_mm_experts_forward: its choice where nothing is asked for.
+    """
+    model = step.model
+    met = step.n * (model.experts if model.architecture in _ALL_EXPERTS else model.active_experts)
+    weight = _FLOAT32 if model.architecture in _FLOAT32_ROUTES else _ACTIVATION
+    hidden, wide = _ACTIVATION * met * model.hidden_size, _ACTIVATION * met * _expert_width(model)
+    # The router's logits, weights and indices; the experts' order: sorted ids and places, weights, ids as numbers to
+    # count, the counts and where each expert's tokens end.
+    router = _ACTIVATION * step.n * model.experts + met * (weight + _INT64)
+    order = met * (2 * _INT64 + weight + _FLOAT32) + 2 * _FLOAT32 * model.experts
+    # The copied tokens; gate and up in one, the activated gate and the product; or, three times as wide as the model,
+    # the experts' answers as they are, weighted, and back in order (with the places to put them back).
+    back = hidden + 2 * weight * met * model.hidden_size + _INT64 * met
+    inside = 9 if model.architecture in _BIASED_EXPERTS else 4
+    return router + order + hidden + _largest(inside * wide, wide + hidden, back)
+
+
+def _expert_width(model: Model) -> int:
+    """Elements of a token in one routed expert, from the shape of its last matrix; 0 where no expert is routed to."""
+    for tensor in model.decoder.layers[-1].tensors:
+        if tensor.kind == "expert" and "down" in tensor.name:
+            return tensor.parameters // (model.experts * model.hidden_size)
+    return 0
+
+
+def _has(model: Model, name: str) -> bool:
+    """Whether a module of the last layer has that name, biases and experts aside."""
+    return any(
+        tensor.name.removesuffix(".weight").endswith("." + name) and tensor.kind in ("linear", "norm")
+        for tensor in model.decoder.layers[-1].tensors
+    )
+
+
+def _has_gate(model: Model) -> bool:
+    """Whether a matrix of the last layer's MLP is called a gate; `mlp_width` counts two matrices where none is."""
+    return any("gate" in tensor.name for tensor in model.decoder.layers[-1].tensors if tensor.kind == "linear")
+
+
+def _window(model: Model) -> int | None:
+    """The fewest tokens to which a layer's attention is limited; None where every layer sees all."""
+    limits = [limit for limit, _ in cache_sizes(model).growing if limit is not None]
+    return min(limits) if limits else None
 
 
 def _opt(step: _Pass) -> tuple[int, int, int, int]:
@@ -526,14 +662,51 @@ _FAMILIES: dict[str, tuple[Callable[[_Pass], tuple[int, int, int, int]], str]] =
     "qwen2": (_gated, "silu"),
     "llava": (_gated, "silu"),
     "llava_next": (_gated, "silu"),
+    "qwen2_vl": (_gated, "silu"),
+    "qwen2_5_vl": (_gated, "silu"),
+    "qwen3": (_gated, "silu"),
+    "qwen3_vl": (_gated, "silu"),
+    "granite": (_gated, "silu"),
+    "phi3": (_gated, "silu"),
+    "mixtral": (_gated, "silu"),
+    "qwen3_moe": (_gated, "silu"),
+    "seed_oss": (_gated, "silu"),
+    "smollm3": (_gated, "silu"),
+    "mistral3": (_gated, "silu"),
+    "idefics3": (_gated, "silu"),
     "opt": (_opt, "relu"),
     "gpt2": (_gpt2, "gelu_new"),
     "phi": (_phi, "gelu_new"),
 }
 _HEAD_BIAS = ("phi",)
+# Families that scale their logits, and hold both for a moment.
+_SCALED_LOGITS = ("granite",)
+# Families that compute rotary tables for each sequence, not for all.
+_OWN_TABLES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+# Families whose routers leave their weights in float32; the others round them to 16 bits.
+_FLOAT32_ROUTES = ("mixtral", "deepseek_v3", "glm4_moe", "minimax_m2")
+# Families that send each token through every expert.
+_ALL_EXPERTS = ("llama4",)
+# Families whose experts add a bias a token and cap both halves before they multiply.
+_BIASED_EXPERTS = ("gpt_oss",)
+# Families whose attention writes its scores down (their classes refuse sdpa), and the bytes of one while they do.
+_SCORES = {"gemma2": 10, "gpt_oss": 6}
 _LEARNED_POSITIONS = ("opt", "gpt2")
+# Families checked without a mask.
+_UNMASKED = ("phi3",)
 # Families whose config names head_dim; in the others the heads make up the hidden size.
-_OWN_HEAD_WIDTH = ("llama", "mistral", "llava", "llava_next")
+_OWN_HEAD_WIDTH = (
+    "llama",
+    "mistral",
+    "llava",
+    "llava_next",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_vl",
+    "mixtral",
+    "seed_oss",
+    "mistral3",
+)
 
 
 def _has_mask(model: Model, tokens: Any) -> bool:
@@ -563,6 +736,18 @@ def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -
         )
     if model.layers < 2:
         raise InputError(f"{model.id}: {model.layers} layer was not checked; 2 or more are covered")
+    if len({limit for limit, _ in cache_sizes(model).growing}) > 1 or model.partial_rotary:
+        raise InputError(
+            f"{model.id}: layers with windows of several sizes, and heads that turn only in part, were not checked; "
+            "one window, or none, and heads that turn whole are covered"
+        )
+    if model.experts and any(count != model.layers for _, count in model.decoder.alike()):
+        raise InputError(f"{model.id}: layers with experts among layers without were not checked; one kind is covered")
+    if model.architecture in _UNMASKED and _has_mask(model, context):
+        raise InputError(
+            f"context: a pass of {model.id} was checked for contexts shorter than its sliding window of "
+            f"{model.sliding_window} tokens; {context} was given"
+        )
     own_width = model.architecture in _OWN_HEAD_WIDTH
     if not own_width and model.heads * model.head_dim != model.hidden_size:
         raise InputError(
