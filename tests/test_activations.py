@@ -24,7 +24,7 @@ from vlmmem.memory import (
     per_layer_rule_bytes,
     prefill_peaks,
 )
-from vlmmem.memory.activations import _FAMILIES
+from vlmmem.memory.activations import _FAMILIES, likely_moments
 from vlmmem.model import Model
 
 CASES: list[dict[str, Any]] = json.loads(
@@ -260,6 +260,12 @@ def test_phi3_is_covered_up_to_its_window() -> None:
     grid = prefill_peaks(find_model("phi-3-mini-4k"), [2046, 2047], [1]).tolist()
     likely = likely_peak_bytes("phi-3-mini-4k", 2047)
     assert grid == [[forward_peak_bytes("phi-3-mini-4k", 2046)], [likely]]
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-8b", "phi-4", "mixtral-8x7b", "qwen3-30b-a3b", "mistral-7b"])
+def test_the_likely_moments_of_a_checked_family_are_its_moments(name: str) -> None:
+    for context, batch in ((1, 1), (300, 3), (5000, 2)):
+        assert likely_moments(find_model(name), context, batch) == forward_moments(name, context, batch)
 
 
 def test_an_unknown_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -511,7 +511,7 @@ def _uncut(step: _Pass) -> int:
     beyond = 0
     for limit, size in cache_sizes(step.model).growing:
         if limit is not None:
-            beyond = beyond + size * step.batch * (step.tokens - limit) * (step.tokens > limit)
+            beyond = beyond + size * step.batch * _largest(0, step.tokens - limit)
     return beyond
 
 
@@ -741,7 +741,7 @@ def _check(model: Model, context: int, batch: int, dtype: str, attention: str) -
             f"{model.id}: layers with windows of several sizes, and heads that turn only in part, were not checked; "
             "one window, or none, and heads that turn whole are covered"
         )
-    if model.experts and any(count != model.layers for _, count in model.decoder.alike()):
+    if model.experts and len(tuple(model.decoder.alike())) > 1:
         raise InputError(f"{model.id}: layers with experts among layers without were not checked; one kind is covered")
     if model.architecture in _UNMASKED and _has_mask(model, context):
         raise InputError(
