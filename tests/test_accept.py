@@ -83,8 +83,8 @@ def _documents(path: Path) -> Any:
 PACKAGE = Path(vlmmem.__file__).parent
 DATA: dict[str, tuple[str, Callable[[Path], Any]]] = {
     **{
-        f"models/{path.name}": (f"catalog/models/{path.name}", catalog.load_stated_models)
-        for path in sorted((PACKAGE / "catalog" / "models").glob("*.json"))
+        f"models/{path.name}": (f"catalog/configs/{path.name}", catalog.load_stated_models)
+        for path in sorted((PACKAGE / "catalog" / "configs").glob("*.json"))
     },
     "processors": ("catalog/processors.json", images.load_stated_processors),
     "gpus": ("catalog/gpus.json", catalog.load_gpus),

@@ -78,9 +78,9 @@ def test_a_model_is_built_from_its_config_as_stated() -> None:
 
 
 def test_no_two_files_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models").mkdir()
+    (tmp_path / "configs").mkdir()
     for name in ("a.json", "b.json"):
-        shutil.copy(DATA / "models" / "llava.json", tmp_path / "models" / name)
+        shutil.copy(DATA / "configs" / "llava.json", tmp_path / "configs" / name)
     monkeypatch.setattr(vlmmem.catalog, "_HERE", tmp_path)
     vlmmem.catalog._model_entries.cache_clear()
     try:
@@ -235,7 +235,7 @@ LOADERS: dict[str, Callable[[Path], tuple[Any, ...]]] = {
 
 def data_file(kind: str) -> Path:
     """A file of that kind; the models have several."""
-    return DATA / "models" / "llava.json" if kind == "models" else DATA / f"{kind}.json"
+    return DATA / "configs" / "llava.json" if kind == "models" else DATA / f"{kind}.json"
 
 
 def plant(tmp_path: Path, kind: str, change: Callable[[list[dict[str, Any]]], object]) -> Path:

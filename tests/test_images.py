@@ -253,7 +253,7 @@ def test_a_catalogued_model_finds_its_processor() -> None:
 
 
 def test_no_processor_and_model_differ_in_what_a_name_means() -> None:
-    files = sorted((CATALOGUE.parent / "models").glob("*.json"))
+    files = sorted((CATALOGUE.parent / "configs").glob("*.json"))
     facts = [model for file in files for model in json.loads(file.read_text(encoding="utf-8"))["models"]]
     by_hub = {model["hub_id"]: model["id"] for model in facts if model["hub_id"]}
     other = {item.id: by_hub[item.hub_id] for item in processors() if item.hub_id in by_hub}

@@ -100,12 +100,12 @@ def test_vectors_by_kind() -> None:
     # DeepSeek-V3.2 keeps an indexer key of 128 elements besides.
     assert kv_bytes_per_token(keeping(*[(LATENT, INDEXER)] * 61, heads=128)) == 61 * (1152 + 256)
     # Qwen3.6-27B: 16 layers of 64 with 4 KV heads of 256; the others keep states.
-    hybrid = keeping(*[KeyValueCache(4, 256, 256), STATE, STATE, STATE] * 16)
+    period: list[Cache] = [KeyValueCache(4, 256, 256), STATE, STATE, STATE]
+    hybrid = keeping(*period * 16)
     assert kv_bytes_per_token(hybrid) == 65_536
     # Nemotron-Super-49B: 49 of 80 layers, 8 KV heads of 128.
     nothing: tuple[Cache, ...] = ()
-    layers: list[Cache | tuple[Cache, ...]] = [HEADS] * 49 + [nothing] * 31
-    pruned = keeping(*layers)
+    pruned = keeping(*(HEADS if index < 49 else nothing for index in range(80)))
     assert kv_bytes_per_token(pruned) == 200_704
 
 

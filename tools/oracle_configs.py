@@ -54,7 +54,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 def catalogue_configs() -> dict[str, dict[str, Any]]:
     """The config of every model of the catalogue by its id, as its file states it."""
-    files = sorted((ROOT / "vlmmem" / "catalog" / "models").glob("*.json"))
+    files = sorted((ROOT / "vlmmem" / "catalog" / "configs").glob("*.json"))
     return {
         entry["id"]: entry["config"]
         for path in files

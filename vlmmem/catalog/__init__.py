@@ -182,7 +182,7 @@ def load_models(path: Path) -> tuple[Model, ...]:
 def _model_entries() -> dict[str, tuple[Path, Entry]]:
     """Every entry of a model by its id: parsed, but not built."""
     found: dict[str, tuple[Path, Entry]] = {}
-    for path in sorted((_HERE / "models").glob("*.json")):
+    for path in sorted((_HERE / "configs").glob("*.json")):
         for entry in read_entries(path, "models"):
             name = entry.text("id")
             if name in found:
