@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlmmem.cli import main
-from vlmmem.sweep import COLUMNS, sweep
+from vlmmem.grid import COLUMNS, sweep
 from vlmmem.workload import Parallelism
 
 

@@ -12,7 +12,8 @@ _ROOMS = {
     "vlmmem.catalog": ("find_format", "find_gpu", "find_link", "find_model", "gpus", "links", "models"),
     "vlmmem.errors": ("InputError",),
     "vlmmem.footprint": ("Footprint", "Term", "estimate"),
-    "vlmmem.fit": ("fewest_gpus",),
+    "vlmmem.capacity": ("Fit", "fewest_gpus", "fit"),
+    "vlmmem.grid": ("Grid", "sweep"),
     "vlmmem.formats": ("Format",),
     "vlmmem.hardware": ("Gpu", "Link"),
     "vlmmem.images": (

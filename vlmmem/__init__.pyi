@@ -1,11 +1,12 @@
 """What a type checker and an editor read; `__init__.py` imports the same names when they are first used."""
 
+from vlmmem.capacity import Fit, fewest_gpus, fit
 from vlmmem.catalog import find_format, find_gpu, find_link, find_model, gpus, links, models
 from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
-from vlmmem.fit import fewest_gpus
 from vlmmem.footprint import Footprint, Term, estimate
 from vlmmem.formats import Format
+from vlmmem.grid import Grid, sweep
 from vlmmem.hardware import Gpu, Link
 from vlmmem.images import (
     ImageTokens,
@@ -87,11 +88,14 @@ from vlmmem.workload import Parallelism, Workload
 __version__: str
 _HOME: dict[str, str]
 __all__ = [
+    "__version__",
+    "Fit",
     "Footprint",
     "Format",
     "ForwardPass",
     "Gpu",
     "GpuShare",
+    "Grid",
     "ImageTokens",
     "InputError",
     "Link",
@@ -102,7 +106,6 @@ __all__ = [
     "VideoTokens",
     "VisionTower",
     "Workload",
-    "__version__",
     "all_reduce_bytes",
     "all_reduces",
     "attainable_flops",
@@ -133,6 +136,7 @@ __all__ = [
     "find_link",
     "find_model",
     "find_processor",
+    "fit",
     "forward_moments",
     "forward_peak_bytes",
     "gpt_layer_activations_bytes",
@@ -173,6 +177,7 @@ __all__ = [
     "stage_layers",
     "state_bytes_per_sequence",
     "static_batching",
+    "sweep",
     "tensor_parallel_sizes",
     "transfer_seconds",
     "video_tokens",

@@ -7,7 +7,7 @@ from vlmmem.cli.answers import columns, say
 from vlmmem.cli.estimates import asked, workload_arguments
 
 if TYPE_CHECKING:
-    from vlmmem.fit import Fit
+    from vlmmem.capacity import Fit
     from vlmmem.workload import Parallelism
 
 __all__ = ["COMMANDS"]
@@ -19,7 +19,7 @@ def _fit_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from vlmmem.fit import fit
+    from vlmmem.capacity import fit
 
     model, workload, parallelism, defaults = asked(options)
     found = fit(model, options.gpu, workload, parallelism, weights=options.weights, kv_dtype=options.kv_dtype)
@@ -35,7 +35,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _told(found: "Fit", defaults: "list[str]") -> str:
-    from vlmmem.fit import MOST_GPUS, ORDER
+    from vlmmem.capacity import MOST_GPUS, ORDER
     from vlmmem.units import show_both
 
     footprint, workload = found.footprint, found.footprint.workload

@@ -9,7 +9,7 @@ from vlmmem.cli.answers import count, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vlmmem.sweep import Grid
+    from vlmmem.grid import Grid
 
 __all__ = ["COMMANDS"]
 
@@ -65,8 +65,8 @@ def _arguments(sub: argparse.ArgumentParser) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     from vlmmem.errors import InputError
+    from vlmmem.grid import sweep
     from vlmmem.readers import open_model
-    from vlmmem.sweep import sweep
     from vlmmem.workload import Parallelism
 
     if len(options.tp) * len(options.pp) > _MOST_VALUES:

@@ -480,7 +480,7 @@ class _Pass:
 
 
 def _largest(first: int, *others: int) -> int:
-    """The largest of sizes; element by element where they are arrays, as vlmmem/sweep.py has them."""
+    """The largest of sizes; element by element where they are arrays, as vlmmem/grid.py has them."""
     for other in others:
         first = first + (other - first) * (other > first)
     return first

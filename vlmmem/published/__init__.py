@@ -20,13 +20,13 @@ PRESENTATION = (
     "charts.py",
     "cli",
     "coverage.py",
+    "grid.py",
     "images",
     "ledger/lines",
     "notebook.py",
     "published",
     "readers",
     "sphinx",
-    "sweep.py",
 )
 """Rooms of the package that compute no figure; a change in them leaves the key as it is."""
 

@@ -14,9 +14,9 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from vlmmem import catalog, coverage
+from vlmmem.capacity import fewest_gpus
 from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
-from vlmmem.fit import fewest_gpus
 from vlmmem.ledger import CAUSES, VERDICTS, Figure, load
 from vlmmem.ledger.conventions import conventions
 from vlmmem.ledger.formulas import FORMULAS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vlmmem import InputError, Parallelism, Workload, estimate, find_gpu, find_model
 from vlmmem.catalog import models
 from vlmmem.footprint import default_kv_dtype
-from vlmmem.sweep import COLUMNS, Grid, sweep
+from vlmmem.grid import COLUMNS, Grid, sweep
 
 # One of each kind: full, window in each layer, windows and full layers, latent, chunks, states, learned positions, a
 # tower, experts, float32.

@@ -18,8 +18,8 @@ from vlmmem import (
     models,
     tensor_parallel_sizes,
 )
+from vlmmem.capacity import NODE, fit
 from vlmmem.cli import main
-from vlmmem.fit import NODE, fit
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 For each model, format and split what does not change is computed once, as `estimate` does: the weights of every stage,
 and what its layers keep of a token and of a sequence. What is left are sums and products of integers in the context and
-the batch, over whole arrays. Every point equals `estimate` to the byte (tests/test_sweep.py asks both). A point that
+the batch, over whole arrays. Every point equals `estimate` to the byte (tests/test_grid.py asks both). A point that
 `estimate` refuses, because heads do not divide or a format is not one for a cache, is left out and its reason told.
 
 Sizes are 64-bit integers; a grid with a point beyond them is refused before it is priced.
