@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) else value
 
 
+def _digest(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def published() -> dict[str, list[dict[str, Any]]]:
     """File name to content: the figures with their verdicts and grounds, and what the catalogue's entries come to."""
     models = [
         {
-            **facts,
+            **{name: value for name, value in facts.items() if name not in ("config", "hf_quant_config")},
+            # a config is long; its digest tells that it changed
+            "config_sha256": _digest({name: facts.get(name) for name in ("config", "hf_quant_config")}),
             "basis": item.basis,
             "parameters": item.parameters,
             "parameters_by_part": dict(item.parameters_by_part),
