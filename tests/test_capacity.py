@@ -37,6 +37,7 @@ def test_known_cases(model: str, gpu: str, expected: int | None) -> None:
     assert fewest_gpus(model, gpu, Workload(2048)) == expected
 
 
+@pytest.mark.slow
 def test_it_is_the_least_that_fits_and_splits_the_heads() -> None:
     gpu = find_gpu("a100-40gb")
     for model in models():

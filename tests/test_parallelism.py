@@ -64,6 +64,7 @@ def test_every_layer_stands_on_one_stage(name: str, pp: int) -> None:
     assert max(stages) - min(stages) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [None, "int8", "llm.int8", "awq-4bit", "nf4"])
 def test_one_gpu_holds_the_checkpoint(form: str | None) -> None:
     for model in models():

@@ -440,16 +440,18 @@ def core_problem(folder: Path) -> str:
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
+@pytest.mark.slow
 def test_the_core_needs_the_standard_library_only() -> None:
     assert PROJECT["project"]["dependencies"] == []
     assert core_problem(ROOT) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "planted"),
     [
         ("units.py", "import numpy\n"),
-        ("cli.py", "import yaml\n"),
+        ("cli/__init__.py", "import yaml\n"),
         (
             "memory/weights.py",
             "def __getattr__(name: str) -> object:\n    import pandas\n    return pandas\nimport packaging\n",

@@ -130,6 +130,10 @@ class Model:
     folder: str = ""
     partial_rotary: bool = False
 
+    def __repr__(self) -> str:
+        """Its name: its tensors would fill pages."""
+        return f"Model({self.id or self.architecture!r})"
+
     @property
     def decoder(self) -> Part:
         """The language part that has the layers."""
