@@ -213,12 +213,14 @@ def _edit(folder: Path, name: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_changed_value_is_told_by_entry_and_field(copied: tuple[Path, Path]) -> None:
     _, folder = copied
     _edit(folder, "gpus.json", '"memory_bytes": 16106127360', '"memory_bytes": 16000000000')
     assert export.changes(folder) == ["published/gpus.json: t4: memory_bytes was 16000000000, is 16106127360"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -234,6 +236,7 @@ def test_a_spoilt_export_is_told(copied: tuple[Path, Path], spoil: Callable[[Pat
     assert any(told in line for line in export.changes(copied[1]))
 
 
+@pytest.mark.slow
 def test_accepting_rewrites_the_export_and_says_why(copied: tuple[Path, Path]) -> None:
     root, folder = copied
     _edit(folder, "gpus.json", '"memory_bytes": 16106127360', '"memory_bytes": 16000000000')
@@ -247,6 +250,7 @@ def test_accepting_rewrites_the_export_and_says_why(copied: tuple[Path, Path]) -
     assert lines[5] == "- before"
 
 
+@pytest.mark.slow
 def test_accepting_needs_a_changelog_with_its_heading(copied: tuple[Path, Path]) -> None:
     root, folder = copied
     _edit(folder, "gpus.json", "16106127360", "16000000000")

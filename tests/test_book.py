@@ -73,6 +73,7 @@ def _note(folder: Path, old: str, new: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_stale_note_is_told_and_fixed(site: Path, notes: Path) -> None:
     path = notes / "footprint" / "05-total.json"
     sound = path.read_text(encoding="utf-8")

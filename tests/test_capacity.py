@@ -84,6 +84,7 @@ NAMES = (
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), st.integers(1, 4000), st.integers(1, 40), st.integers(1, 2000), st.integers(0, 30))
 @settings(deadline=None, max_examples=60)
 def test_more_tokens_and_more_sequences_never_take_less(

@@ -89,6 +89,7 @@ def test_a_figure_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "convention" not in facts
 
 
+@pytest.mark.slow
 def test_figures_of_every_kind_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = {(item.kind, item.verdict): item for item in ledger.load().figures}
     for item in kinds.values():
@@ -286,6 +287,7 @@ _WORDS = st.sampled_from(
 ) | st.text(max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(_WORDS, max_size=6))
 def test_any_arguments_end_as_the_interface_says(arguments: list[str]) -> None:
     # an open search takes seconds; its case is given here

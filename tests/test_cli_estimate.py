@@ -176,6 +176,7 @@ def test_bad_input_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: 
     assert err.startswith(f"vlmmem: error: {line}")
 
 
+@pytest.mark.slow
 def test_starting_up_is_quick(tmp_path: Path) -> None:
     config = write_config(tmp_path, "llama-3.1-8b")
     bare, ours = [], []
@@ -198,6 +199,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, config], check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_index_of_a_large_checkpoint_is_quick(tmp_path: Path) -> None:
     model = find_model("llama-3.1-405b")
     index = {

@@ -391,6 +391,7 @@ def test_every_number_of_the_documents_is_accounted_for() -> None:
         assert found.problems == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", documents())
 def test_a_changed_quotation_of_any_entry_is_told(document: str) -> None:
     lines, quoted, excluded = recorded(document), quotations_of(document), exclusions(document)
@@ -504,6 +505,7 @@ def test_what_is_no_text_gets_one_line(tmp_path: Path, make: Callable[[Path], ob
     assert str(caught.value) == f"{path}: {told}"
 
 
+@pytest.mark.slow
 def test_a_long_line_takes_no_long_time() -> None:
     line = "2 " * 100_000
     assert len(numbers_on(line)) == 100_000

@@ -68,6 +68,7 @@ def test_cells_of_one_table_and_cause_are_one_defect(ledger: Ledger) -> None:
     assert len(copied.notes) < len(cells)
 
 
+@pytest.mark.slow
 def test_entries_without_a_table_stand_together_where_their_notes_are_one(tmp_path: Path) -> None:
     pair = ("footprint:estimate-13b", "footprint:estimate-13b-gpus")
     before = [ids(defect) for defect in defects(load())]
@@ -226,6 +227,7 @@ def test_what_is_compared_with_a_part_only_is_not_dear(ledger: Ledger) -> None:
     assert "activations not counted" in (erratum.correct or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

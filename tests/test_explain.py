@@ -17,6 +17,7 @@ def open_search(value: str) -> Explanation:
     return explain(value)
 
 
+@pytest.mark.slow
 def test_the_famous_cell_is_explained_first() -> None:
     answer = open_search("99.0GB")
     first = answer.hits[0]
@@ -85,6 +86,7 @@ def test_a_unit_that_names_its_base_keeps_it() -> None:
     assert {"all-gib", "kv-gib-as-gb"} <= conventions
 
 
+@pytest.mark.slow
 def test_every_cell_that_rests_on_a_convention_is_explained_by_it() -> None:
     """For each cell of both tables, with its case known, its own convention is among the hits, and first in rank."""
     for item in (*load().table("requirements-x1"), *load().table("requirements-x10")):

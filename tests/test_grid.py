@@ -67,6 +67,7 @@ def asked(row: dict[str, Any], weights: str | None, kv_dtype: str | None) -> dic
     return found if footprint.gpu is None else {**found, "fits": footprint.fits}
 
 
+@pytest.mark.slow
 @given(
     name=names,
     contexts=st.lists(lengths, min_size=1, max_size=2),
@@ -141,6 +142,7 @@ def test_axes_are_nested_in_the_order_of_the_arguments() -> None:
     assert [row["gpus"] for row in grid.rows()][:16] == [1] * 8 + [4] * 8
 
 
+@pytest.mark.slow
 def test_columns_and_frame() -> None:
     grid = sweep(["llama-2-7b", "phi-2"], "a100-80gb", [128, 8192], [1, 64])
     assert list(grid.columns) == list(COLUMNS)

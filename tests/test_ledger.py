@@ -514,6 +514,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data())
 def test_whatever_stands_in_a_field_gets_a_line_or_stands(

@@ -52,7 +52,14 @@ def test_a_moved_file_changes_the_key(package: Path) -> None:
 
 
 def test_rooms_that_only_present_do_not(package: Path) -> None:
-    for path in ("cli/estimates.py", "readers/hub.py", "charts.py", "sphinx/roles.py", "coverage.py", "ledger/lines/footprint.json"):
+    for path in (
+        "cli/estimates.py",
+        "readers/hub.py",
+        "charts.py",
+        "sphinx/roles.py",
+        "coverage.py",
+        "ledger/lines/footprint.json",
+    ):
         with (package / path).open("a", encoding="utf-8") as file:
             file.write("\n")
     assert published.key(str(package)) == published.key()

@@ -315,6 +315,7 @@ def test_a_pattern_that_could_take_long_is_refused(pattern: str) -> None:
         read({**FP8_DYNAMIC, "ignore": [pattern]})
 
 
+@pytest.mark.slow
 def test_the_worst_list_that_is_read_takes_no_second() -> None:
     worst = [f"re:.*.*.*.*{letter}" for letter in "!#%&"]
     start = time.process_time()
@@ -383,6 +384,7 @@ NONSENSE = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from([*METHODS, "hqq"]), st.dictionaries(st.sampled_from(FIELDS), NONSENSE, max_size=5), st.booleans()

@@ -254,6 +254,7 @@ def test_a_lie_is_one_line(case: str, tmp_path: Path) -> None:
     assert len(line) < 500
 
 
+@pytest.mark.slow
 def test_every_cut_of_a_file_is_told(tmp_path: Path) -> None:
     def fill(writer: gguf.GGUFWriter) -> None:
         writer.add_array("a.numbers", [1, -2, 3])

@@ -111,6 +111,7 @@ def test_pairs_by_hand(tokens: int, window: int) -> None:
     assert prefill(model, tokens).flops == square + per_pair * pairs
 
 
+@pytest.mark.slow
 @given(st.integers(2, 300), st.integers(1, 8))
 def test_a_prefill_is_as_much_work_as_its_steps(context: int, batch: int) -> None:
     steps = sum(decode_step("llama-3.1-8b", at, batch).flops for at in range(1, context + 1))

@@ -386,6 +386,7 @@ UNITS = [
 PROSE = st.text(alphabet="abcdefg hijk\n.,;:()-*_|#>`", max_size=60)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.text(max_size=200))
 def test_no_text_breaks_it(text: str) -> None:
@@ -394,12 +395,14 @@ def test_no_text_breaks_it(text: str) -> None:
     typed_quantities(text)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.sampled_from(sorted({text for text, _ in IN_MARKDOWN.values()} | set(FREE_IN_MARKDOWN.values())))))
 def test_no_page_breaks_it(parts: list[str]) -> None:
     find_typed("\n".join(parts), "x")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     before=st.text(alphabet="abcdefg hijk.,;:()*", max_size=40),
@@ -414,6 +417,7 @@ def test_a_quantity_in_any_prose_is_found(before: str, after: str, number: str, 
     assert find_typed(f"{before} {number}{gap}{unit} {after}", "x")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.sampled_from(sorted(FREE_IN_MARKDOWN.values())), min_size=1, max_size=4))
 def test_a_quantity_behind_anything_free_is_found(parts: list[str]) -> None:
