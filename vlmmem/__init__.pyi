@@ -88,7 +88,6 @@ from vlmmem.workload import Parallelism, Workload
 __version__: str
 _HOME: dict[str, str]
 __all__ = [
-    "__version__",
     "Fit",
     "Footprint",
     "Format",
@@ -106,6 +105,7 @@ __all__ = [
     "VideoTokens",
     "VisionTower",
     "Workload",
+    "__version__",
     "all_reduce_bytes",
     "all_reduces",
     "attainable_flops",
