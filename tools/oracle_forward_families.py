@@ -103,7 +103,9 @@ def measured(asked: tuple[str, int, tuple[tuple[int, int], ...]]) -> list[dict[s
 def answers() -> dict[str, Any]:
     """Every case with what was measured."""
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
-    asked = [(name, layers, PASSES) for name, layers in MODELS.items()]
+    asked: list[tuple[str, int, tuple[tuple[int, int], ...]]] = [
+        (name, layers, PASSES) for name, layers in MODELS.items()
+    ]
     asked += [(name, layers, SCANS) for name, layers in STATES.items()]
     with multiprocessing.get_context("fork").Pool() as pool:
         found = pool.map(measured, asked, chunksize=1)
