@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tools.oracle_configs import catalogue_configs
 from vlmmem import InputError, Parallelism, Workload, estimate, find_gpu, find_model
-from vlmmem.catalog import models
 from vlmmem.footprint import default_kv_dtype
 from vlmmem.grid import COLUMNS, Grid, sweep
 
@@ -34,7 +34,7 @@ KINDS = [
     "llava-1.5-7b",
     "mixtral-8x7b",
 ]
-KNOWN = sorted({*KINDS} & {model.id for model in models()})
+KNOWN = sorted({*KINDS} & set(catalogue_configs()))
 TERMS = {
     "weights_bytes": "weights",
     "kv_cache_bytes": "kv_cache",
@@ -43,7 +43,7 @@ TERMS = {
     "per_gpu_bytes": "total",
 }
 
-names = st.one_of(st.sampled_from(KNOWN), st.sampled_from([model.id for model in models()]))
+names = st.one_of(st.sampled_from(KNOWN), st.sampled_from(sorted(catalogue_configs())))
 # Around the windows and the ends of tables of positions, and anywhere.
 lengths = st.one_of(
     st.sampled_from([1, 2, 511, 512, 513, 1023, 1024, 2047, 2048, 2049, 4095, 4096, 4097, 8192, 8193, 131_072]),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tools.oracle_configs import catalogue_configs, changed
 from vlmmem.architectures import build
-from vlmmem.catalog import find_gpu, find_link, find_model, gpus, links, models
+from vlmmem.catalog import find_gpu, find_link, find_model, gpus, links
 from vlmmem.errors import InputError
 from vlmmem.memory import kv_cache_bytes, weights_bytes
 from vlmmem.roofline import (
@@ -31,7 +31,7 @@ CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracle" / "fl
 ]
 CONFIGS = catalogue_configs()
 COUNTED = {"llama", "mistral", "qwen2", "llava", "llava_next", "opt", "gpt2", "phi"}
-MODELS = [model for model in models() if model.architecture in COUNTED]
+MODELS = [find_model(name) for name, config in CONFIGS.items() if config["model_type"] in COUNTED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['model']}-{case['step']}-{case['context']}")
