@@ -86,6 +86,19 @@ def test_a_config_file_says_what_the_catalogue_says(
             assert by_file[field] == by_name[field]
 
 
+def test_infinity_may_stand_where_nobody_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    config = model_facts("nemotron-h-8b")["config"]
+    path.write_text(json.dumps({**config, "time_step_limit": [0.0, float("inf")]}), encoding="utf-8")
+    assert as_json(capsys, str(path))["model"]["parameters"] == find_model("nemotron-h-8b").parameters
+    path.write_text(json.dumps({**config, "hidden_size": float("nan")}), encoding="utf-8")
+    code, _, err = run(capsys, str(path))
+    assert (code, err) == (
+        2,
+        "vlmmem: error: config.json: 'hidden_size' is NaN; a positive integer is needed\n",
+    )
+
+
 def test_the_command_says_what_the_function_says(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--context", "8192", "--batch", "10", "--tp", "2", "--weights", "fp8", "--kv-dtype", "fp8")
     found = as_json(capsys, "llama-2-13b", *options, "--gpu", "h100-80gb")

@@ -29,7 +29,7 @@ def read_config(path: Path) -> dict[str, object]:
         if size > MOST_BYTES:
             raise InputError(f"{shown(path)}: is {size:,} bytes long; a config of at most {MOST_BYTES:,} is needed")
         raw = stream.read(size)
-    found = parse_json(raw, shown(path), MOST_VALUES)
+    found = parse_json(raw, shown(path), MOST_VALUES, finite=False)
     if not isinstance(found, dict):
         raise InputError(f"{shown(path)}: holds no object; a config.json is needed")
     return found
