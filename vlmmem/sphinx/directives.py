@@ -370,7 +370,7 @@ class FitDirective(Generated):
         for model in (*documented_models(), *map(catalog.find_model, self.options.get("also", "").split())):
             workload = Workload(min(self.options["context"], model.max_positions))
             counts = [fewest_gpus(model, gpu, workload, weights=form) for gpu in gpus]
-            size = model_weights_bytes(model, catalog.find_format(form or model.dtype))
+            size = model_weights_bytes(model, catalog.find_format(form) if form else None)
             rows.append(
                 (
                     escape(model.name),
