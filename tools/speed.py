@@ -11,6 +11,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,13 @@ TARGETS = ("check", "book", "test", "mutants", "oracle")
 STARTS = {
     "import vlmmem": ("-c", "import vlmmem"),
     "vlmmem figure ID": ("-m", "vlmmem.cli", "figure", "footprint:13b-total"),
+    "vlmmem estimate config.json": ("-m", "vlmmem.cli", "estimate", "{folder}/config.json"),
+    "vlmmem estimate INDEX (a checkpoint of 810 GB)": (
+        *("-m", "vlmmem.cli", "estimate"),
+        "{folder}/model.safetensors.index.json",
+    ),
 }
+MODEL = "llama-3.1-405b"
 ROUNDS = 15
 
 
@@ -33,9 +40,27 @@ def cpu_seconds(command: Sequence[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def write_model(folder: Path) -> None:
+    """The config and the index of a large checkpoint, as the hub has them."""
+    from vlmmem.catalog import find_model, model_facts
+
+    model = find_model(MODEL)
+    (folder / "config.json").write_text(json.dumps(model_facts(MODEL)["config"]), encoding="utf-8")
+    names = {name: "model-00001-of-00191.safetensors" for name, _ in model.tensors()}
+    index = {"metadata": {"total_size": 2 * model.parameters}, "weight_map": names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 def ratios(rounds: int = ROUNDS) -> dict[str, float]:
     """How many bare starts of Python each short command takes; the runs alternate."""
-    runs = {"bare": [sys.executable, "-c", "pass"], **{name: [sys.executable, *args] for name, args in STARTS.items()}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        return _ratios(folder, rounds)
+
+
+def _ratios(folder: str, rounds: int) -> dict[str, float]:
+    runs = {"bare": [sys.executable, "-c", "pass"]}
+    runs |= {name: [sys.executable, *(arg.format(folder=folder) for arg in args)] for name, args in STARTS.items()}
     for command in runs.values():
         cpu_seconds(command)  # compiled and in memory from here on
     taken: dict[str, list[float]] = {name: [] for name in runs}
