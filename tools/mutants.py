@@ -477,7 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", help="modules to change, from the root (default: all of --folder)")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--folder", default="vlmmem/memory")
-    parser.add_argument("--tests", nargs="+", help="default: each module's own, the oracle's and the doctests")
+    parser.add_argument("--tests", nargs="+", help="default: each module's own and the doctests")
     parser.add_argument("--marked", default="not slow and not book and not browser")
     parser.add_argument("--explained", type=Path, default=Path("tests/mutants.toml"))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -498,7 +498,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = [f"tests/test_{Path(file).stem}.py" for file in files]
     given.tests = given.tests or [
         *(test for test in own if (root / test).exists()),
-        "tests/test_oracle.py",
         given.folder,
     ]
     runner = Runner(root, [*controls, *mutants], given.workers)
