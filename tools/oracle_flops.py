@@ -16,7 +16,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from tools.oracle_configs import catalogue_configs, changed
-from tools.oracle_forward import MODELS
+from vlmmem.documented import documented_models
 
 LAYERS = 2
 PREFILLS = ((48, 3, "last"), (1024, 1, "all"))
@@ -36,8 +36,8 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every case, models in the catalogue's order."""
-    for model in MODELS:
+    """Every case; the models are those that the documents name."""
+    for model in (each.id for each in documented_models()):
         for context, batch, logits in PREFILLS:
             yield Case(model, LAYERS, "prefill", context, batch, logits)
         for context, batch in DECODES:
