@@ -10,9 +10,10 @@ import pytest
 from vlmmem.architectures import build
 from vlmmem.catalog import find_format, find_gpu, find_model, model_facts
 from vlmmem.errors import InputError
-from vlmmem.footprint import Term, estimate
+from vlmmem.footprint import estimate
 from vlmmem.hardware import BASES
 from vlmmem.memory import forward_peak_bytes, likely_peak_error, runtime_bytes
+from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload
 
 KINDS = ["weights", "kv_cache", "activations", "vision", "runtime", "total"]

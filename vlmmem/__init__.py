@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "vlmmem.catalog": ("find_format", "find_gpu", "find_link", "find_model", "gpus", "links", "models"),
     "vlmmem.errors": ("InputError",),
-    "vlmmem.footprint": ("Footprint", "Term", "estimate"),
+    "vlmmem.footprint": ("Footprint", "estimate"),
     "vlmmem.capacity": ("Fit", "fewest_gpus", "fit"),
     "vlmmem.grid": ("Grid", "sweep"),
     "vlmmem.formats": ("Format",),
@@ -91,6 +91,7 @@ _ROOMS = {
         "live_tokens",
         "static_batching",
     ),
+    "vlmmem.terms": ("Term",),
     "vlmmem.units": ("in_unit", "parse_size", "rounded", "show", "show_both"),
     "vlmmem.workload": ("Parallelism", "Workload"),
 }

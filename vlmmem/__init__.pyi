@@ -4,7 +4,7 @@ from vlmmem.capacity import Fit, fewest_gpus, fit
 from vlmmem.catalog import find_format, find_gpu, find_link, find_model, gpus, links, models
 from vlmmem.documented import documented_models
 from vlmmem.errors import InputError
-from vlmmem.footprint import Footprint, Term, estimate
+from vlmmem.footprint import Footprint, estimate
 from vlmmem.formats import Format
 from vlmmem.grid import Grid, sweep
 from vlmmem.hardware import Gpu, Link
@@ -82,6 +82,7 @@ from vlmmem.serving import (
     live_tokens,
     static_batching,
 )
+from vlmmem.terms import Term
 from vlmmem.units import in_unit, parse_size, rounded, show, show_both
 from vlmmem.workload import Parallelism, Workload
 

@@ -23,12 +23,13 @@ from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.parallelism import GpuShare, gpu_shares, stage_part
 from vlmmem.record import record
+from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload
 
 if TYPE_CHECKING:
     from vlmmem.images import ImageTokens
 
-__all__ = ["Footprint", "Term", "estimate"]
+__all__ = ["Footprint", "estimate"]
 
 _SPLIT_SOURCE = "https://arxiv.org/abs/1909.08053"
 _KV_SOURCE = "https://arxiv.org/abs/2305.13245"
@@ -39,27 +40,6 @@ _CROSS_SOURCE = (
 _HEADER_SOURCE = "https://huggingface.co/docs/safetensors/index#format"
 _QUANTISED_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/quantizers"
 _PEAK_SOURCE = "https://github.com/huggingface/transformers/tree/v5.23.0"
-
-
-@record(frozen=True, slots=True)
-class Term:
-    """One term of the memory of one GPU.
-
-    `name` is weights, kv_cache, activations, vision or runtime; parts of a term follow a colon
-    (weights:vision). `formula` is the arithmetic with its numbers. `basis` is measured, derived, assumed or
-    documented.
-    """
-
-    name: str
-    bytes: int
-    formula: str
-    basis: str
-    source: str
-
-    @property
-    def kind(self) -> str:
-        """The name without the part: weights of weights:vision."""
-        return self.name.partition(":")[0]
 
 
 @record(frozen=True, slots=True)
