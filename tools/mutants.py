@@ -42,6 +42,9 @@ ASKED_BY_NAME = ("vlmmem/memory/activations.py", "vlmmem/memory/vision.py")
 """Modules of many hundred changes, each of which calls for many tests: a run of them takes a quarter of an hour, and is
 started with their names, ``python tools/mutants.py FILE``."""
 
+HELD_ELSEWHERE = {"vlmmem/memory/weights.py": ("tests/test_quantization.py", "tests/test_parallelism.py")}
+"""Modules whose rules other files of tests hold too, beside their own: stored formats, and what a GPU of many holds."""
+
 NOTICED, SURVIVED, UNREACHED = "noticed", "survived", "reached by no test"
 
 _BINARY: dict[type[ast.operator], type[ast.operator]] = {
@@ -500,11 +503,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = [(file, (root / file).read_text(encoding="utf-8")) for file in files]
     controls = [control_of(file, source) for file, source in sources]
     mutants = [mutant for file, source in sources for mutant in mutants_of(file, source)]
-    own = [f"tests/test_{Path(file).stem}.py" for file in files]
-    given.tests = given.tests or [
-        *(test for test in own if (root / test).exists()),
-        given.folder,
-    ]
+    holding = [test for file in files for test in (f"tests/test_{Path(file).stem}.py", *HELD_ELSEWHERE.get(file, ()))]
+    given.tests = given.tests or [*(test for test in holding if (root / test).exists()), given.folder]
     runner = Runner(root, [*controls, *mutants], given.workers)
     chosen = [*_OPTIONS, "-m", given.marked]
     code = pytest.main([*chosen, *given.tests], plugins=[runner])
