@@ -1,0 +1,75 @@
+"""Files of runs: the project's own in `runs/`, a user's anywhere."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from vlmmem.catalog.entries import Entry
+from vlmmem.errors import InputError
+from vlmmem.measured.run import Run, run_of
+from vlmmem.strict_json import parse_json
+
+__all__ = ["read_runs", "runs"]
+
+_HERE = Path(__file__).parent / "runs"
+_LARGEST = 16 * 2**20
+_MOST_VALUES = 1_000_000
+
+
+def _parse(raw: bytes, where: str) -> tuple[Run, ...]:
+    top = Entry(parse_json(raw, where, most_values=_MOST_VALUES), where)
+    items = top.value("runs")
+    top.done()
+    if not isinstance(items, list):
+        top.wrong("runs", type(items).__name__, "a list of runs")
+    found: list[Run] = []
+    for at, item in enumerate(items):
+        entry = Entry(item, f"{where}: runs[{at}]")
+        if entry.has("id"):
+            entry.where = f"{where}: {entry.text('id')[:100]}"
+        try:
+            found.append(run_of(entry))
+        except InputError as error:
+            reason = str(error)
+            raise InputError(reason if reason.startswith(where) else f"{where}: {reason}") from None
+    return tuple(found)
+
+
+def _once(found: Iterable[Run], where: str) -> tuple[Run, ...]:
+    seen: set[str] = set()
+    kept = tuple(found)
+    for run in kept:
+        if run.id in seen:
+            raise InputError(f"{where}: {run.id}: this id stands twice; an id of its own is needed")
+        seen.add(run.id)
+    return kept
+
+
+def read_runs(path: str | Path) -> tuple[Run, ...]:
+    """The runs of a file: an object whose only field `runs` is a list of runs.
+
+    Raises:
+        InputError: the file cannot be read, is larger than 16 MiB, or a run in it cannot be.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise InputError(f"{file.name}: larger than {_LARGEST >> 20} MiB; a file of runs is needed")
+        raw = file.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file.name}: cannot be read ({reason}); a JSON file of runs is needed") from None
+    return _once(_parse(raw, file.name), file.name)
+
+
+@cache
+def runs() -> tuple[Run, ...]:
+    """The project's runs, file by file in the order of their names.
+
+    >>> from vlmmem.measured import runs
+    >>> next(run for run in runs() if run.id == "unsloth-llama32-3b-a100").get("weights").bytes
+    6710886400
+    """
+    return _once((run for file in sorted(_HERE.glob("*.json")) for run in read_runs(file)), "runs")
