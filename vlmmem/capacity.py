@@ -4,7 +4,7 @@ All of it asks `estimate`, which grows with every sequence and every token: the 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_gpu, find_model, gpus
 from vlmmem.errors import InputError
@@ -15,6 +15,9 @@ from vlmmem.model import Model
 from vlmmem.parallelism import tensor_parallel_sizes
 from vlmmem.record import record, replace
 from vlmmem.workload import Parallelism, Workload
+
+if TYPE_CHECKING:
+    from vlmmem.engines import Settings
 
 __all__ = ["NODE", "Change", "Fit", "Holder", "fewest_gpus", "fit"]
 
@@ -130,7 +133,7 @@ class Fit:
                     "change": each.what,
                     "option": each.option,
                     "saves": each.saves,
-                    "per_gpu_total": each.footprint.per_gpu["total"],
+                    "per_gpu_total": each.footprint.needed,
                     "fits": each.fits,
                 }
                 for each in self.changes
@@ -152,6 +155,8 @@ def fit(
     *,
     weights: str | Format | None = None,
     kv_dtype: str | Format | None = None,
+    engine: str | None = None,
+    settings: "Settings | None" = None,
 ) -> Fit:
     """What fits on GPUs of one kind, and what to change where the workload does not.
 
@@ -162,6 +167,8 @@ def fit(
         parallelism: GPUs that split layers (tp) or share them out (pp); one GPU without it.
         weights: number format of the weights; None is the form in which the model was published.
         kv_dtype: number format of the KV cache; None is the model's own.
+        engine: an engine and its release, such as vllm@0.19: what it reserves decides.
+        settings: how that engine is started, where it is not with its defaults.
 
     Raises:
         InputError: as `estimate` says.
@@ -172,7 +179,8 @@ def fit(
     """
     model = find_model(model) if isinstance(model, str) else model
     gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    search = _Search(model, gpu, workload, parallelism or Parallelism(), weights, kv_dtype)
+    formats = {"weights": weights, "kv_dtype": kv_dtype}
+    search = _Search(model, gpu, workload, parallelism or Parallelism(), formats, engine, settings)
     footprint = search.priced()
     batch = search.largest_batch()
     context = search.largest_context()
@@ -196,18 +204,19 @@ class _Search:
         gpu: Gpu,
         workload: Workload,
         parallelism: Parallelism,
-        weights: str | Format | None,
-        kv_dtype: str | Format | None,
+        formats: dict[str, str | Format | None],
+        engine: str | None,
+        settings: "Settings | None",
     ) -> None:
         self.model, self.gpu, self.workload, self.parallelism = model, gpu, workload, parallelism
-        self.weights, self.kv_dtype = weights, kv_dtype
+        self.formats, self.engine, self.settings = formats, engine, settings
         self._totals: dict[Parallelism, int | None] = {}
 
     def priced(self, **changed: Any) -> Footprint:
         """The footprint as asked, but for what is changed."""
         asked: dict[str, Any] = {"workload": self.workload, "parallelism": self.parallelism, "gpu": self.gpu}
-        asked |= {"weights": self.weights, "kv_dtype": self.kv_dtype} | changed
-        return estimate(self.model, **asked)
+        asked |= self.formats | changed
+        return estimate(self.model, engine=self.engine, settings=self.settings, **asked)
 
     def _fits(self, **changed: Any) -> bool:
         return bool(self.priced(**changed).fits)
@@ -237,27 +246,32 @@ class _Search:
 
     def fewest(self, gpu: Gpu) -> Parallelism | None:
         """The fewest GPUs of one kind that hold the workload, and how they split it."""
-        for split in self._splits():
+        return next((split for split in self._splits() if self._holds(split, gpu)), None)
+
+    def _holds(self, split: Parallelism, gpu: Gpu) -> bool:
+        """Whether GPUs of one kind hold the workload when they split the model so."""
+        try:
+            if self.engine is not None:
+                # what an engine takes depends on the GPU
+                return self._fits(parallelism=split, gpu=gpu)
             if split not in self._totals:
-                try:
-                    self._totals[split] = self.priced(parallelism=split, gpu=None).per_gpu["total"]
-                except InputError:
-                    self._totals[split] = None
-            total = self._totals[split]
-            if total is not None and total <= gpu.memory_bytes:
-                return split
-        return None
+                self._totals[split] = None
+                self._totals[split] = self.priced(parallelism=split, gpu=None).per_gpu["total"]
+        except InputError:
+            return False
+        total = self._totals[split]
+        return total is not None and total <= gpu.memory_bytes
 
     def changes(self, footprint: Footprint, batch: int | None, context: int | None) -> Iterator[Change]:
         """What to change, the cheapest first: each is priced, and what saves nothing is left out."""
-        before = footprint.per_gpu["total"]
+        before = footprint.needed
 
         def change(what: str, option: str, **changed: Any) -> Iterator[Change]:
             try:
                 after = self.priced(**changed)
             except InputError:
                 return
-            saves = before - after.per_gpu["total"]
+            saves = before - after.needed
             if saves > 0:
                 yield Change(what, option, after, saves)
 
@@ -282,7 +296,7 @@ class _Search:
 
     def _larger(self) -> Gpu | None:
         """The GPU with the least memory that holds what was asked, on as many GPUs."""
-        enough = (each for each in gpus() if self._fits(gpu=each))
+        enough = (each for each in gpus() if self._holds(self.parallelism, each))
         return min(enough, key=lambda each: each.memory_bytes, default=None)
 
 

@@ -22,11 +22,12 @@ from vlmmem.memory import (
 from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.parallelism import GpuShare, gpu_shares, stage_part
-from vlmmem.record import record
+from vlmmem.record import record, replace
 from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload
 
 if TYPE_CHECKING:
+    from vlmmem.engines import Reservation, Settings
     from vlmmem.images import ImageTokens
 
 __all__ = ["Footprint", "estimate"]
@@ -49,8 +50,9 @@ class Footprint:
     `weights` and `kv_dtype` name the number formats that were priced. `kv_bytes_per_token` is what one more token of
     one sequence adds on one GPU, `below_window` and `beyond_window` of every sliding window;
     `state_bytes_per_sequence` what a sequence holds there whatever its length. `image_tokens` are those of one
-    sequence. `fits` compares one GPU's need with what the GPU has, and is None without a GPU. `notes` say what the
-    numbers leave out or take for granted.
+    sequence. `engine` is what an inference engine reserves, if one was asked; the terms are then its own. `fits`
+    compares one GPU's need with what the GPU has, and the engine's room with the batch; it is None without a GPU.
+    `notes` say what the numbers leave out or take for granted.
     """
 
     model: Model
@@ -64,6 +66,7 @@ class Footprint:
     image_tokens: int = 0
     gpu: Gpu | None = None
     notes: tuple[str, ...] = ()
+    engine: "Reservation | None" = None
 
     @property
     def gpus(self) -> int:
@@ -84,9 +87,22 @@ class Footprint:
         return self.gpus * self.per_gpu["total"]
 
     @property
+    def needed(self) -> int:
+        """Bytes of one GPU that the workload needs: the total, or of an engine's pool the batch's part of it."""
+        total = self.per_gpu["total"]
+        room = None if self.engine is None else self.engine.max_concurrency
+        if not room:
+            return total
+        pool = self.per_gpu["kv_cache"]
+        return total - pool + round(self.workload.batch * pool / room)
+
+    @property
     def fits(self) -> bool | None:
-        """Whether one GPU's share is within the GPU's memory; None without a GPU."""
-        return None if self.gpu is None else self.per_gpu["total"] <= self.gpu.memory_bytes
+        """Whether one GPU's share is within the GPU's memory, and the batch within the engine's; None without a GPU."""
+        if self.gpu is None:
+            return None
+        room = None if self.engine is None else self.engine.max_concurrency
+        return self.per_gpu["total"] <= self.gpu.memory_bytes and (room is None or room >= self.workload.batch)
 
     def json(self) -> dict[str, Any]:
         """The same as a JSON object: sizes in bytes."""
@@ -117,7 +133,7 @@ class Footprint:
             "per_gpu": self.per_gpu,
             "total": self.total,
             "image_tokens": self.image_tokens,
-            "engine": None,
+            "engine": None if self.engine is None else self.engine.json(),
             "gpu": None if self.gpu is None else self.gpu.id,
             "fits": self.fits,
             "terms": [asdict(term) for term in self.terms],
@@ -133,8 +149,10 @@ def estimate(
     *,
     weights: str | Format | None = None,
     kv_dtype: str | Format | None = None,
+    engine: str | None = None,
+    settings: "Settings | None" = None,
 ) -> Footprint:
-    """The memory of a model under a workload, term by term, as transformers would hold it.
+    """The memory of a model under a workload, term by term, as transformers would hold it, or as an engine reserves it.
 
     All sequences go through the model in one pass. Over several GPUs the terms are those of the fullest one, as
     `gpu_shares` deals weights and KV cache out. Image tokens count in the context.
@@ -146,10 +164,13 @@ def estimate(
         gpu: the GPU on which it should fit, or its name.
         weights: number format of the weights; None is that in which the model was published.
         kv_dtype: number format of the KV cache; None is the model's own.
+        engine: an engine and its release, such as vllm@0.19: the terms are then what it reserves.
+        settings: how that engine is started, where it is not with its defaults; context, GPU, parallelism, images and
+            formats are the workload's.
 
     Raises:
-        InputError: a name is unknown, tp does not divide the heads or the MLP, pp exceeds the layers, or the images
-            have more tokens than the context.
+        InputError: a name is unknown, tp does not divide the heads or the MLP, pp exceeds the layers, the images
+            have more tokens than the context, or the engine does not run the model so.
 
     >>> footprint = estimate("llama-3.1-8b", Workload(context=8192), gpu="a100-40gb")
     >>> footprint.per_gpu["weights"], footprint.per_gpu["kv_cache"], footprint.fits
@@ -163,26 +184,66 @@ def estimate(
     shares = gpu_shares(model, workload, parallelism, weights=number, kv_dtype=cache)
     fullest = max(shares, key=lambda share: share.total)
     sight = _images(model, workload)
-    activations = _activations(model, workload, parallelism, number, cache)
+    reserved = None
+    if engine is None:
+        activations = _activations(model, workload, parallelism, number, cache)
+        terms = (
+            *_weights(model, number, parallelism, fullest),
+            *_kv_cache(model, workload, cache, parallelism, fullest),
+            activations,
+            *_vision(model, workload, sight, activations.bytes),
+            _runtime(parallelism),
+        )
+    else:
+        asked = cache if kv_dtype is not None else None
+        reserved = _reserved(model, workload, parallelism, gpu, number, asked, engine, settings)
+        terms = reserved.terms
     return Footprint(
         model=model,
         workload=workload,
         parallelism=parallelism,
         weights=stored_format(model) if number is None else number.id,
         kv_dtype=cache.id,
-        terms=(
-            *_weights(model, number, parallelism, fullest),
-            *_kv_cache(model, workload, cache, parallelism, fullest),
-            activations,
-            *_vision(model, workload, sight, activations.bytes),
-            _runtime(parallelism),
-        ),
+        terms=terms,
         kv_bytes_per_token=kv_growth(model, cache, parallelism.tp),
         state_bytes_per_sequence=state_bytes_per_sequence(model, cache, parallelism.tp, workload.images),
         image_tokens=0 if sight is None else workload.images * sight.tokens,
         gpu=gpu,
-        notes=(*model.notes, *_notes(model, workload)),
+        notes=(*model.notes, *(_notes(model, workload) if reserved is None else reserved.notes)),
+        engine=reserved,
     )
+
+
+def _reserved(
+    model: Model,
+    workload: Workload,
+    parallelism: Parallelism,
+    gpu: Gpu | None,
+    number: Format | None,
+    cache: Format | None,
+    engine: str,
+    settings: "Settings | None",
+) -> "Reservation":
+    """What the engine takes when it is started for this workload."""
+    from vlmmem.engines import POOLED, Settings, engine_and_release, reserve
+
+    settings = Settings(workload.context) if settings is None else settings
+    sequences = settings.sequences
+    if sequences is None and engine_and_release(engine)[0] not in POOLED:
+        sequences = workload.batch
+    asked = replace(
+        settings,
+        context=workload.context,
+        gpu=gpu,
+        tp=parallelism.tp,
+        pp=parallelism.pp,
+        sequences=sequences,
+        weights=number,
+        kv_dtype=cache,
+        images=workload.images or settings.images,
+        image_size=workload.image_size or settings.image_size,
+    )
+    return reserve(model, engine, asked)
 
 
 def default_kv_dtype(model: Model) -> str:

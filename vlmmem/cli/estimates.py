@@ -6,8 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from vlmmem.cli.answers import columns, count, say
+from vlmmem.errors import InputError
 
 if TYPE_CHECKING:
+    from vlmmem.engines import Settings
     from vlmmem.footprint import Footprint
     from vlmmem.model import Model
     from vlmmem.workload import Parallelism, Workload
@@ -67,6 +69,76 @@ def workload_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--kv-dtype", metavar="FORMAT", help="number format of the KV cache (the model's own)")
     sub.add_argument("--tp", type=count, default=1, metavar="N", help="GPUs that split each layer (1)")
     sub.add_argument("--pp", type=count, default=1, metavar="N", help="groups of GPUs that split the layers (1)")
+    sub.add_argument(
+        "--engine",
+        metavar="NAME[@VERSION]",
+        help="price what it reserves: vllm, sglang, llama.cpp, transformers, tensorrt-llm (the newest release)",
+    )
+    sub.add_argument(
+        "--gpu-memory-utilization", type=_share, metavar="SHARE", help="of the GPU, that the engine may take (its own)"
+    )
+    sub.add_argument("--max-num-seqs", type=count, metavar="N", help="sequences in a step of the engine (its own)")
+    sub.add_argument("--max-num-batched-tokens", type=count, metavar="N", help="tokens in such a step (its own)")
+    sub.add_argument(
+        "--engine-option",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="another of the engine's own settings, such as n_ubatch=512",
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share; a number above 0 and up to 1 is needed")
+    return value
+
+
+def _option(text: str) -> "tuple[str, int | float | str | bool]":
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no setting; NAME=VALUE is needed, such as n_ubatch=512")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def engine_settings(options: argparse.Namespace, context: int) -> "Settings | None":
+    """How the engine that the options name is started; None without one.
+
+    Raises:
+        InputError: a setting of an engine is given without one.
+    """
+    given = {
+        "--gpu-memory-utilization": options.gpu_memory_utilization,
+        "--max-num-seqs": options.max_num_seqs,
+        "--max-num-batched-tokens": options.max_num_batched_tokens,
+        "--engine-option": options.engine_option or None,
+    }
+    if options.engine is None:
+        lost = [name for name, value in given.items() if value is not None]
+        if lost:
+            raise InputError(f"{lost[0]} is a setting of an engine; --engine NAME is needed with it, such as vllm")
+        return None
+    from vlmmem.engines import Settings
+
+    return Settings(
+        context,
+        sequences=options.max_num_seqs,
+        batch_tokens=options.max_num_batched_tokens,
+        utilization=options.gpu_memory_utilization,
+        options=tuple(options.engine_option),
+    )
 
 
 def asked(options: argparse.Namespace) -> "tuple[Model, Workload, Parallelism, list[str]]":
@@ -110,7 +182,16 @@ def _estimate(options: argparse.Namespace) -> int:
     from vlmmem.footprint import estimate
 
     model, workload, parallelism, defaults = asked(options)
-    footprint = estimate(model, workload, parallelism, options.gpu, weights=options.weights, kv_dtype=options.kv_dtype)
+    footprint = estimate(
+        model,
+        workload,
+        parallelism,
+        options.gpu,
+        weights=options.weights,
+        kv_dtype=options.kv_dtype,
+        engine=options.engine,
+        settings=engine_settings(options, workload.context),
+    )
     if options.weights is None:
         defaults.append(f"weights {footprint.weights}")
     if options.kv_dtype is None:
@@ -153,6 +234,8 @@ def told(footprint: "Footprint", defaults: "list[str]") -> str:
     ]
     rows.append(("total", show_both(total), "100.0%", "", ""))
     lines = [columns(facts), "", columns(rows), ""]
+    if footprint.engine is not None:
+        lines += _reserved(footprint)
     if footprint.gpus > 1:
         lines.append(f"{footprint.gpus} GPUs together: {show_both(footprint.total)}, each as full as the fullest")
     if footprint.gpu is not None:
@@ -161,6 +244,27 @@ def told(footprint: "Footprint", defaults: "list[str]") -> str:
     if defaults:
         lines.append("defaults: " + ", ".join(defaults))
     return "\n".join(lines)
+
+
+def _reserved(footprint: "Footprint") -> list[str]:
+    """What the engine will print, and the command line that starts it."""
+    engine = footprint.engine
+    assert engine is not None
+    facts = [("engine", f"{engine.engine} {engine.version}")]
+    if engine.kv_tokens is not None:
+        blocks = "" if engine.kv_blocks is None else f", {engine.kv_blocks:,} blocks"
+        facts.append(("KV cache size", f"{engine.kv_tokens:,} tokens{blocks}"))
+    if engine.max_concurrency is not None:
+        room = f"{engine.max_concurrency:.2f}x for {footprint.workload.context:,} tokens a request"
+        facts.append(("maximum concurrency", room))
+    if engine.settings:
+        facts.append(("settings", ", ".join(f"{name} {value}" for name, value in engine.settings)))
+    lines = [columns(facts)]
+    if engine.command:
+        import shlex
+
+        lines += ["", f"$ {shlex.join(engine.command)}"]
+    return [*lines, ""]
 
 
 def _workload(footprint: "Footprint") -> str:
@@ -183,7 +287,9 @@ def _verdict(footprint: "Footprint") -> str:
 
     assert footprint.gpu is not None
     left = footprint.gpu.memory_bytes - footprint.per_gpu["total"]
-    if footprint.fits:
+    if left >= 0 and not footprint.fits:
+        text, colour = f"{footprint.workload.batch:,} such sequences do not fit the engine's KV cache at once", "31"
+    elif footprint.fits:
         text, colour = f"fits {footprint.gpu.name}: {show_both(left)} left", "32"
     else:
         text, colour = f"does not fit {footprint.gpu.name}: {show_both(-left)} too much", "31"

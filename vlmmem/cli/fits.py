@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from vlmmem.cli.answers import columns, say
-from vlmmem.cli.estimates import asked, workload_arguments
+from vlmmem.cli.estimates import asked, engine_settings, workload_arguments
 
 if TYPE_CHECKING:
     from vlmmem.capacity import Fit
@@ -22,7 +22,16 @@ def _fit(options: argparse.Namespace) -> int:
     from vlmmem.capacity import fit
 
     model, workload, parallelism, defaults = asked(options)
-    found = fit(model, options.gpu, workload, parallelism, weights=options.weights, kv_dtype=options.kv_dtype)
+    found = fit(
+        model,
+        options.gpu,
+        workload,
+        parallelism,
+        weights=options.weights,
+        kv_dtype=options.kv_dtype,
+        engine=options.engine,
+        settings=engine_settings(options, workload.context),
+    )
     if options.weights is None:
         defaults.append(f"weights {found.footprint.weights}")
     if options.kv_dtype is None:
@@ -41,7 +50,7 @@ def _told(found: "Fit", defaults: "list[str]") -> str:
     footprint, workload = found.footprint, found.footprint.workload
     model, gpu = footprint.model, footprint.gpu
     assert gpu is not None
-    total = footprint.per_gpu["total"]
+    total = footprint.needed
     name = model.id or model.architecture
     asked_for = f"{workload.batch:,} x {workload.context:,} tokens on {_gpus(footprint.parallelism)} {gpu.name}"
     answer = "fits" if found.fits else "does not fit"

@@ -12,7 +12,7 @@ from vlmmem.engines.settings import Settings
 from vlmmem.errors import InputError
 from vlmmem.model import Model
 
-__all__ = ["ENGINES", "Release", "Reservation", "Settings", "engine_and_release", "reserve"]
+__all__ = ["ENGINES", "POOLED", "Release", "Reservation", "Settings", "engine_and_release", "reserve"]
 
 ENGINES = {
     "vllm": "vllm",
@@ -23,6 +23,9 @@ ENGINES = {
 }
 """Each engine: its module here. A module has RELEASES, the releases whose code was read, in order, and
 ``reserve(model, release, settings)``."""
+
+POOLED = ("vllm", "sglang", "tensorrt-llm")
+"""Engines that turn what is left of a GPU into a pool of KV cache; the others hold that of the sequences they serve."""
 
 
 def _module(engine: str) -> Any:
