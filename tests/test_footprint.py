@@ -53,7 +53,7 @@ def test_each_term_says_what_it_is() -> None:
     assert footprint.per_gpu["weights"] == 2 * 13_351_494_656
     assert footprint.terms[0].kind == "weights"
     assert footprint.terms[3].formula == (
-        "819,200 B a token (40 layers: 40 KV heads x (128 + 128) x 16 bits / 8) x 4,096 tokens x 1 sequences"
+        "819,200 B a token (40 layers: 40 KV heads x (128 + 128) x 16 bits / 8) x 4,096 tokens x 1 sequence"
     )
     assert [term.basis for term in footprint.terms] == ["derived"] * 6 + ["assumed"]
 

@@ -332,20 +332,25 @@ def _kv_cache(
         name = "full" if limit is None else f"window-{limit}"
         window = "" if limit is None else f" (of a window of {limit:,})"
         formula = f"{size:,} B a token ({_layers_told(layers, limit, cache, parallelism.tp)}) x {kept:,} tokens{window}"
-        formula += f" x {batch:,} sequences"
+        formula += f" x {_counted(batch, 'sequence')}"
         found.append((name, size * kept * batch, formula, _KV_SOURCE))
     if sizes.state:
-        formula = f"{sizes.state:,} B of recurrent and convolution states x {batch:,} sequences"
+        formula = f"{sizes.state:,} B of recurrent and convolution states x {_counted(batch, 'sequence')}"
         found.append(("state", sizes.state * batch, formula, _STATE_SOURCE))
     if sizes.image:
         images = workload.images
-        formula = f"{sizes.image:,} B of cross-attention an image x {images} images x {batch:,} sequences"
+        formula = f"{sizes.image:,} B of cross-attention an image x {_counted(images, 'image')}"
+        formula += f" x {_counted(batch, 'sequence')}"
         found.append(("images", sizes.image * images * batch, formula, _CROSS_SOURCE))
     single = len(found) == 1
     return tuple(
         Term("kv_cache" if single else f"kv_cache:{name}", size, formula, "derived", source)
         for name, size, formula, source in found
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _layers_told(layers: Sequence[Layer], limit: int | None, cache: Format, tp: int) -> str:
@@ -399,7 +404,7 @@ def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", decod
         Term(
             "vision:pixels",
             pixel_bytes(sight.pixel_values, images),
-            f"{images} images x {sight.pixel_values:,} elements x 4 B, as the processor gives them",
+            f"{_counted(images, 'image')} x {sight.pixel_values:,} elements x 4 B, as the processor gives them",
             "derived",
             _PEAK_SOURCE,
         )
