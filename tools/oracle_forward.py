@@ -13,8 +13,7 @@ built; the cases with every layer show that nothing else grows with their number
 
 import multiprocessing
 import os
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -23,14 +22,12 @@ from typing import Any
 import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from tools.oracle_configs import catalogue_configs, changed
+from vlmmem.measured.harness.storages import ELSEWHERE, LiveStorages
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LAYERS = 2
-ELSEWHERE = "elsewhere"
 
 # Where a moment happens: names of modules in the last decoder layer, by family, and of the output head.
 MOMENTS = {
@@ -177,38 +174,6 @@ def _workloads(
         yield Case(model, shapes, "prefill", context, batch, logits="all")
     for context, batch in decodes:
         yield Case(model, shapes, "decode", context, batch)
-
-
-class LiveStorages(TorchDispatchMode):  # type: ignore[misc]  # torch is not where mypy runs
-    """Bytes of the storages that are live after each operation, and the most there were in each window."""
-
-    def __init__(self, there_before: Iterable[torch.Tensor]) -> None:
-        """Start to count, without the storages of the tensors that are there before."""
-        super().__init__()
-        self._there_before = {id(store): store for store in map(torch.Tensor.untyped_storage, there_before)}
-        self._live: dict[int, tuple[int, Any]] = {}
-        self.bytes = 0
-        self.window = ELSEWHERE
-        self.peaks: dict[str, int] = {}
-
-    def _forget(self, key: int) -> Callable[[Any], None]:
-        def freed(_: Any) -> None:
-            self.bytes -= self._live.pop(key)[0]
-
-        return freed
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(results):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                key = id(storage)
-                if key not in self._there_before and key not in self._live:
-                    size = storage.nbytes()
-                    self._live[key] = (size, weakref.ref(storage, self._forget(key)))
-                    self.bytes += size
-        self.peaks[self.window] = max(self.peaks.get(self.window, 0), self.bytes)
-        return results
 
 
 class Network:

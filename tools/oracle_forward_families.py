@@ -17,7 +17,6 @@ and a GPU's (memory-efficient) does not, so that only its result is counted.
 import multiprocessing
 import os
 from typing import Any
-from unittest import mock
 
 import torch
 import transformers
@@ -26,7 +25,8 @@ from transformers import initialization
 
 from tools.oracle import LONGEST_ERROR, parse
 from tools.oracle_configs import catalogue_configs, shortened
-from tools.oracle_forward import LiveStorages, _default_dtype
+from tools.oracle_forward import _default_dtype
+from vlmmem.measured.harness.storages import LiveStorages, fused_attention
 
 # Tokens of each sequence, sequences. Loops over the tokens' chunks are slow to follow: states get the first two.
 PASSES = ((16, 1), (512, 4), (2048, 1), (8192, 4))
@@ -65,15 +65,6 @@ STATES = {
     "qwen3.5-27b": 4,
 }
 
-_sdpa = torch.nn.functional.scaled_dot_product_attention
-
-
-def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
-    """PyTorch's attention; its result alone where values are narrower than keys."""
-    if value.shape[-1] == query.shape[-1]:
-        return _sdpa(query, key, value, *more, **named)
-    return query.new_empty((*query.shape[:-1], value.shape[-1]))
-
 
 def measured(asked: tuple[str, int, tuple[tuple[int, int], ...]]) -> list[dict[str, Any]]:
     """The passes of one model: bytes over the weights, or the error of the class."""
@@ -89,7 +80,7 @@ def measured(asked: tuple[str, int, tuple[tuple[int, int], ...]]) -> list[dict[s
             network = auto.from_config(parsed, dtype=torch.bfloat16).eval()
         for context, batch in passes:
             case = {"model": name, "layers": layers, "context": context, "batch": batch}
-            with fake, torch.no_grad(), mock.patch("torch.nn.functional.scaled_dot_product_attention", _fused):
+            with fake, torch.no_grad(), fused_attention():
                 ids = torch.ones((batch, context), dtype=torch.long)
                 live = LiveStorages([ids, *network.parameters(), *network.buffers()])
                 with live:

@@ -17,7 +17,8 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.initialization import no_init_weights
 
-from tools.oracle_forward import DTYPES, LiveStorages, _default_dtype
+from tools.oracle_forward import DTYPES, _default_dtype
+from vlmmem.measured.harness.storages import LiveStorages
 
 REAL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm")
 FAMILIES = {

@@ -17,7 +17,7 @@ from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, Part, StateC
 from vlmmem.model import Model, VisionTower
 from vlmmem.readers.names import place
 
-__all__ = ["available", "build_on_meta", "caches_of"]
+__all__ = ["available", "build_on_meta", "caches_of", "check_size", "quiet"]
 
 MOST_LAYERS = 512
 """Layers of one stack: each is some modules, built one by one."""
@@ -64,8 +64,27 @@ def _bounded(config: object, where: str, path: str = "", depth: int = 0) -> Iter
         yield path, config
 
 
+def check_size(config: dict[str, Any], where: str) -> None:
+    """Refuse a config whose class would take unbounded time or memory to build.
+
+    Args:
+        config: the object in a config.json.
+        where: how errors call it.
+
+    Raises:
+        InputError: a number is larger than any model's, or there are too many layers of experts.
+    """
+    numbers = list(_bounded(config, where))
+    layers = max((value for name, value in numbers if _LAYERS.fullmatch(name)), default=1)
+    experts = max((value for name, value in numbers if _EXPERTS.fullmatch(name)), default=1)
+    if layers * experts > MOST_MODULES:
+        raise InputError(
+            f"{where}: {layers} layers of {experts} experts are too many; at most {MOST_MODULES:,} in all are needed"
+        )
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what transformers logs and warns of: the answer is an error or a model."""
     import warnings
 
@@ -100,14 +119,8 @@ def build_on_meta(config: dict[str, Any], where: str) -> Model:
             f"{where}: 'model_type' {str(kind)[:60]!r} is known neither here nor to transformers "
             f"{transformers.__version__}; a safetensors or GGUF header gives its bytes exactly"
         )
-    numbers = list(_bounded(config, where))
-    layers = max((value for name, value in numbers if _LAYERS.fullmatch(name)), default=1)
-    experts = max((value for name, value in numbers if _EXPERTS.fullmatch(name)), default=1)
-    if layers * experts > MOST_MODULES:
-        raise InputError(
-            f"{where}: {layers} layers of {experts} experts are too many; at most {MOST_MODULES:,} in all are needed"
-        )
-    with _quiet():
+    check_size(config, where)
+    with quiet():
         try:
             module = _module(config)
             return _model(module, str(kind), f"its tensors are those of transformers {transformers.__version__}")
