@@ -21,6 +21,7 @@ READERS = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_cpp"}
 LARGEST = 16 * 2**20
 """Bytes of a log that are read: an engine's start is at its beginning."""
 
+_BEFORE = {"init_free", "init_used", "init_non_torch", "requested", "avail_before_load"}  # the GPU before the engine
 _LONGEST_LINE = 20_000
 _MOST_LINES = 400_000
 _COLOUR = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -139,8 +140,8 @@ def read_log(
         reading: Reading = reader.read(lines)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    if not reading.measured:
-        raise InputError(f"{name}: it is {found}'s, and no figure of memory is in it; {_EXPECTED}")
+    if not set(reading.measured) - _BEFORE:
+        raise InputError(f"{name}: it is {found}'s, and ends before any figure of what it takes; {_EXPECTED}")
     fields: dict[str, Any] = dict(reading.fields)
     fields |= {key: value for key, value in (("model", model), ("gpu", gpu), ("version", version)) if value}
     if not fields.get("model"):
@@ -179,7 +180,7 @@ def _run(reading: Reading, fields: dict[str, Any], notes: list[str], name: str) 
         "provenance": "log",
         "split": "own",
         "measured": {key: quantity.json() for key, quantity in reading.measured.items()},
-        "devices": devices if len(devices) > 1 else None,
+        "devices": devices if len({str(device["measured"]) for device in devices}) > 1 else None,
     }
     kept = {key: value for key, value in data.items() if key in ("version", "catalogue") or value not in (None, "")}
     return run_of(kept, name)
