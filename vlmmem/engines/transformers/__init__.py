@@ -369,7 +369,7 @@ class _Peak:
         return size, told
 
     def _loaded_head(self) -> int:
-        """Bytes of the output head that AutoAWQ's checkpoint of a tied model holds, beside the embedding while it loads."""
+        """Bytes of the output head that AutoAWQ's checkpoint of a tied model holds beside the embedding."""
         if self._kernel != "awq" or not self.model.tied_embeddings:
             return 0
         return _ACTIVATION * self.model.vocab_size * self.model.hidden_size
