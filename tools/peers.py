@@ -1,6 +1,7 @@
 """The same models through the tools that people use instead, in one run; writes book/peers.json.
 
-    python tools/peers.py
+    python tools/peers.py             the models of MODELS, and the measured runs (book/peers-measured.json)
+    python tools/peers.py measured    the measured runs alone
 
 Both peers ask the hub, so the models lie on a hub of this machine: a config.json and a safetensors file of the model's
 true shapes whose data are a hole (sparse), served on 127.0.0.1. accelerate is pointed there by HF_ENDPOINT; hf-mem has
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,16 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tools.oracle import environment as installed  # noqa: E402 (the checkout comes first)
+from tools import peers_measured  # noqa: E402 (the checkout comes first)
+from tools.oracle import environment as installed  # noqa: E402
 from vlmmem.catalog import find_format, find_model, model_facts  # noqa: E402
 from vlmmem.memory import kv_cache_bytes  # noqa: E402
 
 RESULT = ROOT / "book" / "peers.json"
+MEASURED = ROOT / "book" / "peers-measured.json"
 ENVIRONMENT = ROOT / ".venv-peers"
 REQUIREMENTS = ROOT / "tools" / "peers-requirements.txt"
+ALONE = ROOT / "tools" / "peers-alone-requirements.txt"
 CONTEXT = 8192
 ROUNDS = 3
 MODELS = ("llama-3.1-8b", "qwen3-8b", "gemma-3-4b", "gpt-oss-20b", "deepseek-v3", "qwen3.5-0.8b", "qwen2-vl-7b")
@@ -175,14 +179,70 @@ def ours(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {"weights": found["per_gpu"]["weights"], "kv_cache": found["per_gpu"]["kv_cache"]}
 
 
-def compare(folder: Path) -> dict[str, Any]:
-    """Every model through every tool."""
+def peers_python() -> Path:
+    """The Python of .venv-peers, with all peers."""
     python = installed(ENVIRONMENT, REQUIREMENTS)
-    server = serve(folder)
-    port = str(server.server_port)
+    alone: list[str | Path] = ["pip", "install", "--quiet", "--no-deps", "--requirement", ALONE]
+    subprocess.run([python, "-m", *alone], check=True)
+    return python
+
+
+def hub_settings(folder: Path, port: str) -> dict[str, str]:
+    """The environment of a tool that shall ask the hub of this machine."""
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(folder / "cache")}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
+def versions(python: Path, names: Iterable[str]) -> dict[str, str]:
+    """The releases of the peers."""
+    listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
+    found = dict(line.split("==") for line in listed.splitlines() if "==" in line)
+    return {name: found[name] for name in names}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """Every measured run through every tool and formula."""
+    python = peers_python()
+    server = serve(folder)
+    port = str(server.server_port)
+    environment = hub_settings(folder, port) | {"COLUMNS": "200"}
+
+    def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+
+    answers: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    once: dict[str, dict[str, dict[str, Any]]] = {}
+    for model, context in sorted({(model.id, case.context) for _, model, case in peers_measured.cases()}):
+        hub_id = str(find_model(model).hub_id)
+        if model not in once:
+            write_model(model, folder)
+            command = [python, "-m", "accelerate.commands.accelerate_cli", "estimate-memory", hub_id]
+            planner = call(python, "-m", "llm_resource_planner.cli", hub_id)
+            once[model] = {
+                "accelerate": accelerate(call(*command)),
+                "llm-resource-planner": peers_measured.llm_resource_planner(planner),
+            }
+        turned: list[str | Path] = [python, "-c", _TURNED, port, "--model-id", hub_id, "--experimental"]
+        said = hf_mem(call(*turned, "--json-output", "--max-model-len", str(context)))
+        if "error" not in said:
+            cache = said.pop("kv_cache")
+            said |= {} if cache is None else {"kv_bytes_per_token": cache / context, "total": said["weights"] + cache}
+        memory = call(python, "-m", "llm_mem.cli", "-m", hub_id, "-c", str(context))
+        answers[model, context] = {"hf-mem": said, **once[model], "llm-mem": peers_measured.llm_mem(memory, context)}
+        print(model, context, answers[model, context], file=sys.stderr)
+    server.shutdown()
+    rows = peers_measured.rounded(peers_measured.compare_runs(answers, python))
+    return {"versions": versions(python, (*peers_measured.TOOLS, "transformers", "torch")), "runs": rows}
+
+
+def compare(folder: Path) -> dict[str, Any]:
+    """Every model through every tool."""
+    python = peers_python()
+    server = serve(folder)
+    port = str(server.server_port)
+    environment = hub_settings(folder, port)
     bare, _ = timed([python, "-c", "pass"], environment)
     rows = []
     for name in MODELS:
@@ -210,21 +270,21 @@ def compare(folder: Path) -> dict[str, Any]:
             print(name, tool, row[tool], file=sys.stderr)
         rows.append(row)
     server.shutdown()
-    listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
-    versions = dict(line.split("==") for line in listed.splitlines() if "==" in line)
     return {
         "context": CONTEXT,
-        "versions": {name: versions[name] for name in ("hf-mem", "accelerate", "transformers", "torch")},
+        "versions": versions(python, ("hf-mem", "accelerate", "transformers", "torch")),
         "models": rows,
     }
 
 
 def main() -> int:
-    """Run the comparison and write it."""
+    """Run the comparisons and write them."""
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(Path(folder))
-    RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+        if sys.argv[1:] != ["measured"]:
+            RESULT.write_text(json.dumps(compare(Path(folder)), indent=1) + "\n", encoding="utf-8")
+            print(RESULT.read_text(encoding="utf-8"))
+        MEASURED.write_text(json.dumps(measured(Path(folder)), indent=1) + "\n", encoding="utf-8")
+    print(MEASURED)
     return 0
 
 
