@@ -34,6 +34,7 @@ COMMANDS = {
     "cite": ("ledger", "a citation of the verified value"),
     "coverage": ("ledger", "whether every number of the documents is accounted for, and your copy the same"),
     "image-tokens": ("images", "tokens and pixels of an image or a video"),
+    "measured": ("measured", "what real engines printed; with add, a start-up log to a run of yours"),
     "models": ("catalogue", "the catalogue's models"),
     "gpus": ("catalogue", "the catalogue's GPUs"),
     "formats": ("catalogue", "the catalogue's number formats"),

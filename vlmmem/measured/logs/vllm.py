@@ -102,7 +102,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "batch_tokens": ("max_num_batched_tokens",),
     "block_size": ("block_size",),
 }
-_SHORT = {"-tp": "tensor_parallel_size", "-pp": "pipeline_parallel_size", "-dp": "data_parallel_size"}
+_LEAST_DIGITS = 2
 _OPTIONS = ("max_lora_rank", "num_gpu_blocks_override", "decode_context_parallel_size", "swap_space", "cpu_offload_gb")
 _EXPECTED = ("weights", "activation_peak", "non_torch", "kv_pool", "max_concurrency", "cuda_graph")
 
@@ -267,7 +267,10 @@ class _Log:
 
 
 def _quantity(value: str, unit: str) -> Quantity:
-    return printed(value, unit, {"GB": "GiB", "MB": "MiB"}.get(unit, ""))
+    """A size: GB is 2**30 bytes, and 69.8 is rounded to hundredths (round(bytes / GiB, 2)), as 69.80 is."""
+    digits = len(value.partition(".")[2])
+    padded = value if digits >= _LEAST_DIGITS else f"{value}{'' if digits else '.'}{'0' * (_LEAST_DIGITS - digits)}"
+    return printed(padded, unit, {"GB": "GiB", "MB": "MiB"}.get(unit, ""))
 
 
 def _message(line: str) -> str:
