@@ -119,9 +119,10 @@ def _v1_batch(release: Release, settings: Settings) -> tuple[int, int]:
 def _block_size(model: Model, release: Release, settings: Settings, v1: bool) -> int:
     """16 tokens; of latent attention what its kernel on this GPU needs.
 
-    Source: vllm/platforms/cuda.py, `check_and_update_config`, v0.8.0 to v0.17.0 (FlashMLA 64 on Hopper; on Blackwell
-    CUTLASS 128, since v0.16.0 FlashInfer 64); since v0.18.0 the least that the first kernel of `_get_backend_priorities` has, 16 where it has that:
-    FlashAttention on Hopper (not in 8 bits, where FlashMLA has 64), FlashInfer with 32 on Blackwell.
+    Source: vllm/platforms/cuda.py, `check_and_update_config`, v0.8.0 to v0.17.0: FlashMLA 64 on Hopper, CUTLASS 128 on
+    Blackwell, since v0.16.0 FlashInfer 64. Since v0.18.0 it is the least that the first kernel of
+    `_get_backend_priorities` has, 16 where it has that: FlashAttention on Hopper (not in 8 bits, where FlashMLA has
+    64), FlashInfer with 32 on Blackwell.
     """
     caches = [cache for layer in model.decoder.layers for cache in layer.caches if isinstance(cache, LatentCache)]
     if not caches or not release.since("0.8") or model.architecture == "minicpm3":
