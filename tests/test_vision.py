@@ -17,6 +17,7 @@ from vlmmem.memory.vision import (
     image_kv_bytes,
     pixel_bytes,
 )
+from vlmmem.record import replace
 
 ASKED: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "oracle" / "vision.json").read_text(encoding="utf-8")
@@ -60,6 +61,27 @@ def test_every_moment_is_the_peak_of_some_pass() -> None:
     }
 
 
+def test_a_mixture_of_experts_sees_with_the_same_tower() -> None:
+    # Qwen3VLMoeVisionModel is Qwen3VLVisionModel by another name, transformers v5.23.0 modular_qwen3_vl_moe.py
+    model = find_model("qwen3-vl-235b-a22b")
+    dense = replace(model, architecture="qwen3_vl")
+    assert encoder_moments(model, grid=(4, 8)) == encoder_moments(dense, grid=(4, 8))
+
+
+@pytest.mark.parametrize("name", ["paligemma-3b-224", "gemma-3-4b"])
+def test_another_tower_than_the_measured_one_is_refused(name: str) -> None:
+    model = find_model(name)
+    assert model.vision is not None
+    other = replace(model, vision=replace(model.vision, architecture="clip"))
+    with pytest.raises(InputError, match="a tower 'clip' in it was not checked; one of siglip without"):
+        encoder_moments(other, tokens=256)
+
+
+def test_one_crop_an_image_where_nobody_says() -> None:
+    model = find_model("llava-v1.6-mistral-7b")
+    assert encoder_moments(model, tokens=600) == encoder_moments(model, crops=1, tokens=600)
+
+
 def test_a_peak_of_one_byte_more_is_noticed() -> None:
     case = next(case for case in ASKED if case["config"]["model_type"] == "llava")
     one = case["passes"][0]
@@ -88,6 +110,9 @@ def test_image_tokens_share_the_kv_cache() -> None:
     assert image_kv_bytes(model, 8192, 256) < image_kv_bytes(model, 512, 256)
     assert image_kv_bytes("llava-1.5-7b", 576, 576) == kv_cache_bytes("llava-1.5-7b", 576)
     assert image_kv_bytes("llava-1.5-7b", 600, 576, "fp8") == 576 * 262144
+    # a recurrent state is there without an image too
+    hybrid = find_model("qwen3.5-0.8b")
+    assert image_kv_bytes(hybrid, 256, 256) == image_kv_bytes(hybrid, 257, 256)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +122,7 @@ def test_image_tokens_share_the_kv_cache() -> None:
         (lambda: encoder_peak_bytes("llama-3.2-11b-vision"), "were not checked"),
         (lambda: encoder_peak_bytes("llava-1.5-7b"), "tokens: None"),
         (lambda: encoder_peak_bytes("llava-1.5-7b", 0, tokens=576), "images: 0"),
+        (lambda: encoder_peak_bytes("llava-1.5-7b", tokens=0), "tokens: 0"),
         (lambda: encoder_peak_bytes("llava-1.5-7b", tokens=576, crops=0), "crops: 0"),
         (lambda: encoder_peak_bytes("llava-1.5-7b", tokens=576, dtype="fp32"), "one of bf16, fp16"),
         (lambda: encoder_peak_bytes("pixtral-12b", tokens=576), "'pixtral' in it was not checked"),

@@ -66,8 +66,11 @@ SHAPES_ASKED: dict[str, tuple[str, ...]] = {
     "smolvlm": ("usual",),
 }
 GRIDS = ((4, 8), (10, 6), (2, 2))
-SIZES = ((100, 100), (56, 100))
+# Of the last, so little is left without its padding that the crops outweigh it.
+SIZES = ((100, 100), (56, 100), (10, 100))
 IMAGES = (1, 3)
+# One image lies in rows already, two do not.
+IMAGES_ASKED = {"gemma3": (1, 2, 3)}
 
 # The widths of published towers: hidden and intermediate size, heads, image and patch side, the decoder's hidden size.
 PUBLISHED = {
@@ -185,7 +188,8 @@ def cases() -> Iterator[dict[str, Any]]:
                 sizes = GRIDS
             elif family in ("llava_next", "llava_onevision"):
                 sizes = SIZES
-            passes = [{"images": images, "size": size} for size in sizes for images in IMAGES]
+            counts = IMAGES_ASKED.get(family, IMAGES)
+            passes = [{"images": images, "size": size} for size in sizes for images in counts]
             yield {"config": config, "passes": passes}
     for name, (hidden, wide, heads, side, patch, decoder) in PUBLISHED.items():
         changes = {
