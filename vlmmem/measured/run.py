@@ -203,6 +203,8 @@ class Run:
         scope: whether the figures are of one GPU or of all.
         measured: (name, quantity) pairs; names are those of QUANTITIES.
         devices: the figures of single devices: (device, figures) pairs.
+        unpriced: (name, reason) pairs: figures that no config and no setting explains, such as weights with an
+            adapter's buffers in them. Decided from what the source says, never from an error.
         source: address, with the revision where it has one.
         evidence: the printed lines that hold the figures.
         notes: what else is known.
@@ -247,6 +249,7 @@ class Run:
     options: tuple[tuple[str, int | float | str | bool], ...] = ()
     scope: str = "per_gpu"
     devices: tuple[tuple[str, Figures], ...] = ()
+    unpriced: tuple[tuple[str, str], ...] = ()
     evidence: str = ""
     notes: str = ""
 
@@ -257,6 +260,11 @@ class Run:
             raise InputError(f"{self.id}: 'why' goes with a 'catalogue' of null, and only with that")
         if self.utilization is not None and not 0 < self.utilization <= 1:
             raise InputError(f"{self.id}: 'utilization' is {self.utilization!r}; a share above 0 and up to 1 is needed")
+        for name, _ in self.unpriced:
+            if name not in dict(self.measured):
+                raise InputError(
+                    f"{self.id}: unpriced: {name[:40]!r} is not among the figures measured; one of them is needed"
+                )
         for figures in (self.measured, *(part for _, part in self.devices)):
             self._check_figures(figures)
 
@@ -302,7 +310,7 @@ class Run:
                 value = [{"device": device, "measured": {key: q.json() for key, q in part}} for device, part in value]
             elif name == "gpu_total":
                 value = value.json()
-            elif name == "options":
+            elif name in ("options", "unpriced"):
                 value = dict(value)
             elif name == "image_size":
                 value = list(value)
@@ -337,7 +345,7 @@ _ORDER = (
         "encoder_budget",
         "options",
     ),
-    *("scope", "measured", "devices", "source", "evidence", "notes", "provenance", "split"),
+    *("scope", "measured", "devices", "unpriced", "source", "evidence", "notes", "provenance", "split"),
 )
 _ALWAYS = ("version", "catalogue", "vision", "scope")
 _COUNTED = (
@@ -392,6 +400,13 @@ def _options(entry: Entry) -> tuple[tuple[str, int | float | str | bool], ...]:
     return tuple(given.items())
 
 
+def _unpriced(entry: Entry) -> tuple[tuple[str, str], ...]:
+    given = entry.sub("unpriced")
+    if given is None:
+        entry.wrong("unpriced", None, "an object of reasons by figure")
+    return tuple((name, given.text(name)) for name in given.all())
+
+
 def _image_size(entry: Entry) -> tuple[int, int]:
     given = entry.value("image_size")
     if not isinstance(given, list) or len(given) != 2 or not all(type(side) is int and side > 0 for side in given):
@@ -443,7 +458,12 @@ def run_of(data: Mapping[str, object] | Entry, where: str = "run") -> Run:
         if total is None:
             entry.wrong("gpu_total", None, "an object with value and unit")
         more["gpu_total"] = _quantity(total)
-    for field, read in (("image_size", _image_size), ("options", _options), ("devices", _devices)):
+    for field, read in (
+        ("image_size", _image_size),
+        ("options", _options),
+        ("devices", _devices),
+        ("unpriced", _unpriced),
+    ):
         if entry.has(field):
             more[field] = read(entry)
     if entry.has("scope"):

@@ -6,11 +6,14 @@ It is fixed by a rule that looks at names alone, never at a figure.
 from hashlib import sha256
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["STUDY", "source_key", "split_of"]
+__all__ = ["STUDY", "STUDY_OTHERS", "source_key", "split_of"]
 
-STUDY = "jgchn/llm-d-planner/accuracy/results/"
-"""The files of the study of vLLM on H100 (pull request 205 of llm-d-planner). One source of many models: it is split
-by model only."""
+STUDY = "jgchn/llm-d-planner/accuracy/results/v0.19.0/results_raw.csv"
+"""The 37 runs of vLLM 0.19 on H100 (pull request 205 of llm-d-planner): one source of many models, split by model
+only."""
+
+STUDY_OTHERS = "jgchn/llm-d-planner/accuracy/results/v0.19.0/runs/"
+"""The study's other runs, found later: all of them are left out."""
 
 _ONE_IN = 4
 
@@ -44,6 +47,6 @@ def split_of(source: str, family: str) -> str:
     'left out by source'
     """
     key = source_key(source)
-    if not key.startswith(STUDY) and _left_out(key):
+    if key.startswith(STUDY_OTHERS) or (key != STUDY and _left_out(key)):
         return "left out by source"
     return "left out by model" if _left_out(family) else "fitted"
