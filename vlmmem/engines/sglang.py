@@ -19,10 +19,10 @@ A model that sees gets less: x 0.95, from v0.4.4 x 0.9, and from v0.4.9 x 0.95 (
 where s compares the tower's layers x hidden_size^2 with those of ViT-L/14. To v0.4.8 that holds for a given share too.
 
 A token costs KV heads of the GPU x (key width + value width) in each layer, latent attention one vector; every layer
-holds every token, but for sliding windows where SGLang keeps two pools (v0.4.10 to v0.5.7 most families, but Gemma 2,
+holds every token, but for sliding windows where SGLang keeps two pools (v0.4.9 to v0.5.7 most families, but Gemma 2,
 3, 3n and gpt-oss; since v0.5.9 gpt-oss, Llama 4, MiMo-V2, Step-3.5 and, since v0.5.11, Gemma 4): then the sliding pool
 holds swa_full_tokens_ratio (0.8) of the tokens of the full one. Recurrent states get mamba_full_memory_ratio / (1 +
-mamba_full_memory_ratio) of the rest, 0.9 by default, since v0.5.4. Each pool has one page more than its tokens
+mamba_full_memory_ratio) of the rest, 0.9 by default, since v0.5.3. Each pool has one page more than its tokens
 (mem_cache/memory_pool.py).
 """
 
@@ -254,10 +254,10 @@ def mem_fraction_static(model: Model, release: Release, settings: Settings) -> f
 def _two_pools(model: Model, release: Release) -> bool:
     """Whether sliding layers have a pool of their own."""
     windows = any(limit is not None for limit, _ in cache_sizes(model).growing)
-    if not windows or not release.since("0.4.10"):
+    if not windows or not release.since("0.4.9"):
         return False
     if not release.since("0.5.9"):
-        listed = _TWO_POOLS_NEVER if release.since("0.5.1") else ("gemma2",)
+        listed = _TWO_POOLS_NEVER if release.since("0.5.1") else ("gemma2",) if release.since("0.4.10") else ()
         return model.architecture not in (*listed, "llama4", "llama4_text")
     return model.architecture in _TWO_POOLS_LISTED or (
         release.since("0.5.11") and model.architecture in _TWO_POOLS_LATER
@@ -337,7 +337,7 @@ def _stage_pools(
 ) -> _Pools:
     states = state_bytes = 0
     per_request = _state_bytes(model, layers, settings.tp)
-    if per_request and release.since("0.5.4"):
+    if per_request and release.since("0.5.3"):
         given = settings.option("max_mamba_cache_size")
         if isinstance(given, int) and not isinstance(given, bool) and given > 0:
             states = given
@@ -363,7 +363,7 @@ def _stage_pools(
         cost = exact(sum(full)) + exact(ratio) * sum(sliding)
         tokens = int(rest / cost) if sum(full) else rest // sum(sliding)
     else:
-        # v0.4.10 to v0.5.7 share out tokens of layers, whatever a token costs in each (set_num_token_hybrid)
+        # v0.4.9 to v0.5.7 share out tokens of layers, whatever a token costs in each (set_num_token_hybrid)
         wide = sum(any(isinstance(each, KeyValueCache) and each.limit is None for each in one.caches) for one in layers)
         narrow = sum(any(isinstance(e, KeyValueCache) and e.limit is not None for e in one.caches) for one in layers)
         tokens = int(rest // (keys + values) * (wide + narrow) / (ratio * narrow + wide))
@@ -551,38 +551,46 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
             ("max_running_requests", requests),
             ("page_size", page),
         ),
-        command=_command(model, settings),
+        command=_command(model, release, settings),
         notes=tuple(notes),
     )
 
 
 _KV_WORDS = {"fp8": "fp8_e4m3", "bf16": "auto", "fp16": "auto"}
 _FLAGS = (
-    ("swa_full_tokens_ratio", "--swa-full-tokens-ratio"),
-    ("mamba_full_memory_ratio", "--mamba-full-memory-ratio"),
-    ("max_mamba_cache_size", "--max-mamba-cache-size"),
-    ("max_total_tokens", "--max-total-tokens"),
-    ("cuda_graph_max_bs", "--cuda-graph-max-bs"),
+    ("swa_full_tokens_ratio", "--swa-full-tokens-ratio", "0.4.9"),
+    ("mamba_full_memory_ratio", "--mamba-full-memory-ratio", "0.5.3"),
+    ("max_mamba_cache_size", "--max-mamba-cache-size", "0.5.2"),
+    ("max_total_tokens", "--max-total-tokens", "0.3.6"),
+    ("cuda_graph_max_bs", "--cuda-graph-max-bs", "0.3.6"),
 )
+"""Options, their flags, and the first release read whose server_args.py has the flag."""
 
 
-def _command(model: Model, settings: Settings) -> tuple[str, ...]:
-    """The words that start it so: flags that all releases read have, and those that were asked for."""
+def _command(model: Model, release: Release, settings: Settings) -> tuple[str, ...]:
+    """The words that start it so; defaults stay away.
+
+    Raises:
+        InputError: the release has no such flag.
+    """
     words = ["python", "-m", "sglang.launch_server", "--model-path", model.hub_id or model.folder or model.id]
     words += ["--context-length", str(settings.context)]
-    given: tuple[tuple[str, object], ...] = (
-        ("--tp-size", settings.tp if settings.tp > 1 else None),
-        ("--pp-size", settings.pp if settings.pp > 1 else None),
-        ("--mem-fraction-static", settings.utilization),
-        ("--chunked-prefill-size", settings.batch_tokens),
-        ("--max-running-requests", settings.sequences),
-        ("--page-size", settings.block_size),
-        ("--kv-cache-dtype", None if settings.kv_dtype is None else _KV_WORDS.get(settings.kv_dtype.id)),
-        *((flag, settings.option(name)) for name, flag in _FLAGS),
+    given: tuple[tuple[str, str, object], ...] = (
+        ("--tp-size", "0.3.6", settings.tp if settings.tp > 1 else None),
+        ("--pp-size", "0.4.6", settings.pp if settings.pp > 1 else None),
+        ("--mem-fraction-static", "0.3.6", settings.utilization),
+        ("--chunked-prefill-size", "0.3.6", settings.batch_tokens),
+        ("--max-running-requests", "0.3.6", settings.sequences),
+        ("--page-size", "0.4.4", settings.block_size),
+        ("--kv-cache-dtype", "0.3.6", None if settings.kv_dtype is None else _KV_WORDS.get(settings.kv_dtype.id)),
+        *((flag, since, settings.option(name)) for name, flag, since in _FLAGS),
     )
-    for flag, value in given:
-        if value is not None and value != "auto":
-            words += [flag, str(value)]
+    for flag, since, value in given:
+        if value is None or value == "auto":
+            continue
+        if not release.since(since):
+            raise InputError(f"sglang {release.version} has no {flag}; {since} is the first release read that has it")
+        words += [flag, str(value)]
     if settings.eager:
         words.append("--disable-cuda-graph")
     if settings.option("disable_radix_cache") is True:
