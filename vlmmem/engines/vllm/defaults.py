@@ -75,6 +75,7 @@ def _batch(model: Model, release: Release, settings: Settings, v1: bool) -> tupl
         if settings.batch_tokens is not None:
             tokens = settings.batch_tokens
         elif release.since("0.14"):
+            tokens = max(tokens, _whole_item(model, release))
             # Never more than all sequences together hold.
             tokens = min(tokens, (settings.sequences or sequences) * context)
         if settings.sequences is not None:
@@ -93,6 +94,19 @@ def _batch(model: Model, release: Release, settings: Settings, v1: bool) -> tupl
     if model.vision is not None and release.since("0.6"):
         tokens = max(tokens, _IMAGE_TOKENS)
     return sequences, tokens
+
+
+def _whole_item(model: Model, release: Release) -> int:
+    """Tokens of the largest image or video that must be in one batch: of Gemma 4 where it looks at images both ways.
+
+    The larger models do; those with layers that share keys and values do not.
+
+    Source: vllm/engine/arg_utils.py, `_get_min_mm_batched_tokens`; vllm/model_executor/models/gemma4_mm.py, v0.22.0: 32
+    frames of 70 tokens, each with 2 of its frame and 6 of its time.
+    """
+    shares = any(layer.kind == "shared" for layer in model.decoder.layers)
+    whole = model.architecture.startswith("gemma4") and model.vision is not None and not shares
+    return 32 * (70 + 2 + 6) if whole and release.since("0.22") else 0
 
 
 def _v0_chunked(model: Model, release: Release, context: int) -> bool:

@@ -9,10 +9,12 @@ group; layers of several kinds are cut into groups of g layers that draw blocks 
 - since 0.11.2 smaller pages get more tokens a block until all pages are of one size
   (`unify_kv_cache_spec_page_size`), and g is the largest count where that is below 1.25 x the least;
 - since 0.18 below 1.5 x;
+- since 0.26 a window holds the tokens of all steps that overlap, not of one (`max_in_flight_tokens`);
 - since 0.21 the printed size of the cache is concurrency x max_model_len, before it was blocks // groups x block size.
 
 Source: vllm/v1/core/kv_cache_utils.py at v0.8.0, v0.8.5, v0.9.2, v0.10.2, v0.11.0, v0.11.2, v0.12.0, v0.17.0, v0.18.0,
-v0.19.0, v0.21.0, v0.22.0, v0.28.0; vllm/worker/cache_engine.py and vllm/executor/executor_base.py at v0.7.3 and v0.8.5.
+v0.19.0, v0.21.0, v0.22.0, v0.26.0, v0.28.0; vllm/worker/cache_engine.py and vllm/executor/executor_base.py at v0.7.3
+and v0.8.5.
 """
 
 from collections.abc import Sequence
@@ -249,7 +251,6 @@ def _group_size(release: Release, counts: Sequence[int]) -> int:
 
 
 def _v1_layout(model: Model, release: Release, settings: Settings, stages: list[list[Page]]) -> Layout:
-    assert settings.batch_tokens is not None
     pages = [page for stage in stages for page in stage]
     promoted = _promoted(release, settings, pages)
     if promoted:
@@ -259,10 +260,11 @@ def _v1_layout(model: Model, release: Release, settings: Settings, stages: list[
     if ranks > 1:
         local = -(-local // ranks)
     states = _state_blocks(model, release, settings)
+    in_flight = _in_flight(model, release, settings)
 
     def blocks(page: Page) -> int:
         context = settings.context if page.kind in ("sliding", "chunked") else local
-        return page.blocks(context, settings.batch_tokens or 0, states)
+        return page.blocks(context, in_flight, states)
 
     kinds = {page.key() for page in pages}
     if len(kinds) == 1:
@@ -298,6 +300,22 @@ def _v1_layout(model: Model, release: Release, settings: Settings, stages: list[
     needed = sum(blocks(pages[group[0]]) for group in groups)
     rule = f"{len(groups)} groups of at most {widest} layers"
     return Layout(pages[0].size * widest, min(page.block for page in pages), len(groups), needed, rule)
+
+
+def _in_flight(model: Model, release: Release, settings: Settings) -> int:
+    """Tokens that are scheduled and not yet settled: since 0.26 a batch for each step that overlaps.
+
+    Steps overlap two by two (asynchronous scheduling, the default) and as many as a pipeline has stages; a mixture of
+    experts in a pipeline is not scheduled ahead.
+
+    Source: vllm/config/vllm.py, `max_in_flight_tokens` and `max_concurrent_batches`, v0.26.0.
+    """
+    assert settings.batch_tokens is not None
+    batches = 1
+    if release.since("0.26"):
+        ahead = settings.option("async_scheduling") is not False and (settings.pp == 1 or not model.experts)
+        batches = settings.pp + ahead
+    return batches * settings.batch_tokens
 
 
 def _state_blocks(model: Model, release: Release, settings: Settings) -> int:

@@ -46,11 +46,11 @@ class Page:
         """Equal for layers that vLLM's dataclasses hold equal."""
         return self.kind, self.block, self.size, self.limit, self.shape
 
-    def blocks(self, context: int, batch_tokens: int, states: int = 1) -> int:
-        """Blocks of one sequence of `context` tokens while `batch_tokens` are scheduled in a step.
+    def blocks(self, context: int, in_flight: int, states: int = 1) -> int:
+        """Blocks of one sequence of `context` tokens while `in_flight` tokens are scheduled.
 
-        Full attention holds all tokens; a sliding window the last window - 1 and the step's, and one block more, as the
-        window need not begin with a block; a chunk its own and the step's; a state `states` blocks.
+        Full attention holds all tokens; a sliding window the last window - 1 and those in flight, and one block
+        more, as the window need not begin with a block; a chunk its own and those in flight; a state `states` blocks.
 
         Source: vllm/v1/kv_cache_interface.py, `max_memory_usage_bytes` of each spec, v0.8.5 to v0.28.0.
 
@@ -60,9 +60,9 @@ class Page:
         if self.kind == "state":
             return states
         if self.kind == "sliding":
-            return -(-min(self.limit - 1 + batch_tokens, context) // self.block) + 1
+            return -(-min(self.limit - 1 + in_flight, context) // self.block) + 1
         if self.kind == "chunked":
-            return -(-min(self.limit + batch_tokens, context) // self.block)
+            return -(-min(self.limit + in_flight, context) // self.block)
         return -(-context // self.block)
 
 
