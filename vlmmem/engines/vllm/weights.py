@@ -108,12 +108,11 @@ def served_format(model: Model, settings: Settings) -> Format | None:
     return find_format("bf16") if model.dtype == "fp32" and model.quantization is None else None
 
 
-def element_bytes(model: Model, settings: Settings) -> int:
+def element_bytes(settings: Settings) -> int:
     """Bytes of an activation: 4 where float32 is asked for, 2 otherwise.
 
-    >>> from vlmmem import find_model
-    >>> element_bytes(find_model("gemma-2-9b"), Settings(8192)), find_model("gemma-2-9b").dtype
-    (2, 'fp32')
+    >>> element_bytes(Settings(8192)), element_bytes(Settings(8192, options=(("dtype", "float32"),)))
+    (2, 4)
     """
     dtype = settings.option("dtype")
     if dtype is not None and str(dtype) != "auto":
@@ -132,7 +131,7 @@ class Table:
 
     @property
     def bytes(self) -> int:
-        """rows x columns x bytes of an element."""
+        """Rows x columns x bytes of an element."""
         return self.rows * self.columns * self.element
 
 
@@ -166,7 +165,7 @@ def rotary_tables(model: Model, release: Release, settings: Settings) -> tuple[T
     [33554432]
     """
     config = model_config(model)
-    element = element_bytes(model, settings)
+    element = element_bytes(settings)
     if model.architecture in _NO_ROTATION or any(t.kind == "position" for _, t in model.decoder.sample()):
         return ()
     positions = _whole(config.get("max_position_embeddings"), model.max_positions)
@@ -354,10 +353,8 @@ def allocated_bytes(sizes: Iterator[tuple[int, int]]) -> int:
             continue
         for _ in range(count):
             at = next((index for index, block in enumerate(free) if block >= size), None)
-            if at is None:
-                block = _SEGMENT if size < _MEDIUM else -(-size // _LARGE) * _LARGE
-            else:
-                block = free.pop(at)
+            new = _SEGMENT if size < _MEDIUM else -(-size // _LARGE) * _LARGE
+            block = new if at is None else free.pop(at)
             if block - size > _SMALL:
                 free.append(block - size)
                 free.sort()

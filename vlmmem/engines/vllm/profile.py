@@ -1,0 +1,348 @@
+"""vLLM: what PyTorch's peak rises by in the profile run, "PyTorch activation peak memory takes X GiB".
+
+The profile run passes dummy images of the largest size through the encoder, max_num_batched_tokens tokens through the
+layers, and the last states of max_num_seqs sequences through the sampler. The peak is the largest of these moments;
+what one of them leaves behind stands under the next ones.
+
+Symbols: T max_num_batched_tokens, S rows of logits (max_num_seqs, no more than T), V rows of the vocabulary, H
+hidden_size, I intermediate_size, t tensor parallelism, k active experts, e bytes of an activation.
+
+- layers: e T (c H + 3 I / t), without a gate 2 I / t; c was measured. 2 H more where stages hand states on.
+- experts: two buffers, e T k max(I, H) and e T k max(2 I, H), I that of one expert over t. They stay from 0.13 on
+  (vllm/v1/worker/workspace.py), and stand under the sampler; before, they were freed and one, of k I, was smaller.
+- latent attention: the prefixes' keys and values of a chunk, e W heads / t (d_nope + d_v), W = min(max(8 L, 4 S 16),
+  65536) (vllm/v1/attention/backends/mla/common.py).
+- sampler: e T H + e S H (twice from 0.9 on, for random states) + S V times: from 0.21 on e + 4 + 4 + 4, the logits,
+  their float32, and FlashInfer's masked logits and probabilities; from 0.17 to 0.20 the same for float32, probabilities
+  and noise, and 4 V for each multiprocessor that the Triton kernel runs on; before, PyTorch's sort: measured.
+- encoder: as many images as its budget max(T, tokens of the largest) holds; its pass, then its features and pixels.
+- cuBLAS takes 32 MiB from PyTorch on Hopper and Blackwell, 8.1 MiB elsewhere, with the first product.
+
+Read in 0.6.3, 0.7.1, 0.8.5, 0.9.2, 0.11.0, 0.13.0, 0.16.0, 0.17.0, 0.19.0, 0.22.0, 0.28.0 and 0.33.0:
+vllm/v1/worker/gpu_model_runner.py (`profile_run`, `_dummy_run`, `_dummy_sampler_run`; V0: vllm/worker/model_runner.py),
+vllm/v1/sample/sampler.py, vllm/v1/sample/ops/topk_topp_sampler.py and topk_topp_triton.py,
+vllm/model_executor/layers/fused_moe.
+"""
+
+import json
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from vlmmem.engines.releases import Release
+from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER, uses_v1
+from vlmmem.engines.vllm.weights import element_bytes, model_config
+from vlmmem.errors import InputError
+from vlmmem.images import ImageTokens
+from vlmmem.layers import LatentCache
+from vlmmem.memory.vision import encoder_moments
+from vlmmem.model import Model
+from vlmmem.record import record
+from vlmmem.terms import Term
+from vlmmem.units import exact
+
+__all__ = ["Images", "Moment", "activation_peak", "constants", "largest_images", "moments"]
+
+_LARGEST = {
+    "llava_onevision": (1153, 944),
+    "internvl": (1792, 1344),
+    "internvl_chat": (1792, 1344),
+    "phi3_v": (50, 8000),
+}
+"""Width and height of the image with the most tokens, where it is no large square."""
+_SQUARE = (4096, 4096)
+
+_CUBLAS = {True: 32 * 2**20, False: 8320 * 2**10}
+"""CUBLAS_WORKSPACE_CONFIG's default, by whether the GPU is Hopper or newer (PyTorch, CublasHandlePool.cpp)."""
+
+_MLA_CHUNK = 64 * 1024
+_FEWEST_ROWS = 8
+_CHUNK_TOKENS = 32 * 1024
+
+
+@cache
+def constants() -> dict[str, Any]:
+    """The measured constants, with the records they were fitted on (constants.json)."""
+    found: dict[str, Any] = json.loads((Path(__file__).parent / "constants.json").read_bytes())
+    return found
+
+
+@record(frozen=True, slots=True)
+class Moment:
+    """One moment of the profile run: its bytes, the arithmetic, and derived, measured or assumed."""
+
+    name: str
+    bytes: int
+    formula: str
+    basis: str
+
+
+@record(frozen=True, slots=True)
+class Images:
+    """The dummy images of the profile run: how many, of how many tokens each, the encoder's budget in tokens."""
+
+    count: int
+    each: ImageTokens
+    budget: int
+
+
+def largest_images(model: Model, release: Release, settings: Settings, *, v1: bool = True) -> Images | None:
+    """The images that the profile run encodes: those of the largest size, as many as the encoder's budget holds.
+
+    None where the model has no encoder, images are switched off, or no processor of it is known.
+
+    Source: vllm/multimodal/encoder_budget.py and vllm/v1/core/encoder_cache_manager.py, `compute_mm_encoder_budget`;
+    `get_image_size_with_most_features` of each model.
+
+    >>> from vlmmem import find_model
+    >>> found = largest_images(find_model("gemma-3-12b"), Release("0.19", (0, 19)),
+    ...                        Settings(8192, batch_tokens=8192, sequences=1024, images=1))
+    >>> found.count, found.each.tokens, found.budget
+    (32, 256, 8192)
+    """
+    limit = settings.images
+    if (
+        model.vision is None
+        or limit == 0
+        or settings.option("skip_mm_profiling")
+        or settings.option("language_model_only")
+    ):
+        return None
+    from vlmmem.footprint import image_of
+
+    width, height = settings.image_size or _LARGEST.get(model.architecture, _SQUARE)
+    try:
+        each = image_of(model, width, height)
+    except InputError:
+        return None
+    tokens = settings.batch_tokens or settings.context
+    rows = settings.sequences or 1
+    budget = max(tokens, each.tokens)
+    if not v1:
+        return Images(max(1, min(rows, tokens // max(1, each.tokens))), each, budget)
+    # 0.8 and 0.9 round up
+    held = budget // each.tokens if release.since("0.10") else -(-budget // each.tokens)
+    a_prompt = max(1, min(limit or 1, settings.context // each.tokens))
+    return Images(max(1, min(held, rows * a_prompt)), each, budget)
+
+
+def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment, ...]:
+    """The moments of the profile run that may be its peak, on the stage that `activation_peak` names."""
+    v1 = uses_v1(model, release, settings)
+    images = largest_images(model, release, settings, v1=v1)
+    stage = _stage(settings)
+    first, last = stage == 0, stage == settings.pp - 1
+    images = images if first else None
+    found: list[Moment] = []
+    kept, basis = _cublas(settings), "derived"
+    said = f"{kept} (cuBLAS)"
+    if images is not None:
+        encoder = _encoder(model, images)
+        pixels, features = _pixels(images), _features(model, release, images)
+        found.append(
+            Moment(
+                "encoder",
+                encoder.bytes + pixels + kept,
+                f"{encoder.formula} + {pixels} (pixels) + {said}",
+                encoder.basis,
+            )
+        )
+        kept += pixels + features
+        said += f" + {pixels} (pixels) + {features} (features of {images.count} x {images.each.tokens} tokens)"
+    if not first:
+        # a buffer for the states and residuals of the stage before
+        handed = 2 * element_bytes(settings) * _tokens(settings) * model.hidden_size
+        kept += handed
+        said += f" + {handed} (from the stage before)"
+    experts = _experts(model, release, settings)
+    layers = _layers(model, settings)
+    found.append(
+        Moment(
+            "layers", layers.bytes + experts.bytes + kept, f"{layers.formula} + {experts.formula} + {said}", "measured"
+        )
+    )
+    latent = _latent(model, settings)
+    if latent.bytes:
+        found.append(
+            Moment(
+                "latent", latent.bytes + experts.bytes + kept, f"{latent.formula} + {experts.formula} + {said}", basis
+            )
+        )
+    if last:
+        stays = experts.bytes if release.since("0.13") else 0
+        sampler = _sampler(model, release, settings, images, v1=v1)
+        stood = f"{said} + {stays} (experts)" if stays else said
+        found.append(Moment("sampler", sampler.bytes + stays + kept, f"{sampler.formula} + {stood}", sampler.basis))
+    return tuple(found)
+
+
+def _stage(settings: Settings) -> int:
+    """The stage that is priced: the last one, which has the logits; the option `stage` names another."""
+    asked = settings.option("stage")
+    return asked if type(asked) is int and 0 <= asked < settings.pp else settings.pp - 1
+
+
+def _cublas(settings: Settings) -> int:
+    name = settings.gpu.id if settings.gpu is not None else ""
+    if settings.gpu is not None and settings.gpu.vendor == "AMD":
+        return 0
+    return _CUBLAS[name.startswith((*HOPPER, *BLACKWELL))]
+
+
+def _tokens(settings: Settings) -> int:
+    return settings.batch_tokens or settings.context
+
+
+def _hidden(copies: object, size: int) -> int:
+    return ceil(exact(copies) * size) if isinstance(copies, int | float) else size
+
+
+def _layers(model: Model, settings: Settings) -> Moment:
+    tokens, element = _tokens(settings), element_bytes(settings)
+    copies = constants()["hidden_states"]["copies"]
+    handed = 2 if settings.pp > 1 and _stage(settings) == 0 else 0
+    wide = _dense_width(model)
+    gates = 3 if _gated(model) else 2
+    size = (
+        element
+        * tokens
+        * (_hidden(copies, model.hidden_size) + handed * model.hidden_size + gates * wide // settings.tp)
+    )
+    shown = f"{element} x {tokens} x ({copies} + {handed}) x {model.hidden_size} + {gates} x {wide} / {settings.tp}"
+    return Moment("layers", size, shown, "measured")
+
+
+def _gated(model: Model) -> bool:
+    names = [tensor.name for layer, _ in model.decoder.alike() for tensor in layer.tensors]
+    return any("gate" in name or "w3" in name for name in names)
+
+
+def _dense_width(model: Model) -> int:
+    """The widest MLP that is no expert: its inner width."""
+    widest = 0
+    for layer, _ in model.decoder.alike():
+        for tensor in layer.tensors:
+            if tensor.kind == "linear" and any(mark in tensor.name for mark in _DOWN):
+                widest = max(widest, tensor.inputs)
+    if widest:
+        return widest
+    return 0 if model.experts else model.intermediate_size
+
+
+_DOWN = ("down_proj", "mlp.c_proj", "fc2", "w2", "dense_4h_to_h", "fc_out", "mlp.down")
+
+
+def _experts(model: Model, release: Release, settings: Settings) -> Moment:
+    if not model.experts:
+        return Moment("experts", 0, "0", "derived")
+    tokens = min(_tokens(settings), _CHUNK_TOKENS)
+    element, hidden = element_bytes(settings), model.hidden_size
+    inner = 0
+    for layer, _ in model.decoder.alike():
+        for tensor in layer.tensors:
+            if tensor.kind == "expert" and any(mark in tensor.name for mark in ("down", "w2", "output")):
+                inner = max(inner, tensor.inputs)
+    if not inner:
+        return Moment("experts", 0, "0", "derived")
+    inner = -(-inner // settings.tp)
+    rows = element * tokens * model.active_experts
+    small = max(inner, hidden) if release.since("0.13") else inner
+    size = rows * (small + max(2 * inner, hidden))
+    return Moment("experts", size, f"{rows} x ({small} + {max(2 * inner, hidden)}) (experts)", "derived")
+
+
+def _latent(model: Model, settings: Settings) -> Moment:
+    latent = any(isinstance(cache, LatentCache) for layer, _ in model.decoder.alike() for cache in layer.caches)
+    config = model_config(model)
+    nope, value = config.get("qk_nope_head_dim"), config.get("v_head_dim")
+    if not latent or type(nope) is not int or type(value) is not int:
+        return Moment("latent", 0, "0", "derived")
+    chunk = min(max(8 * settings.context, 4 * (settings.sequences or 1) * 16), _MLA_CHUNK)
+    heads = -(-model.heads // settings.tp)
+    element = element_bytes(settings)
+    size = element * chunk * heads * (nope + value)
+    return Moment("latent", size, f"{element} x {chunk} x {heads} x ({nope} + {value})", "derived")
+
+
+def _sampler(model: Model, release: Release, settings: Settings, images: Images | None, *, v1: bool) -> Moment:
+    element, hidden = element_bytes(settings), model.hidden_size
+    tokens = _tokens(settings)
+    rows = min(settings.sequences or 1, tokens)
+    if not v1 and images is not None:
+        # V0 fills each dummy sequence with its images
+        rows = min(rows, images.count)
+    vocabulary = -(-model.vocab_size // 64) * 64
+    twice = 2 if v1 and release.since("0.9") else 1
+    states = element * hidden * (tokens + twice * rows)
+    wide = constants()["float32_copies"]["bytes"] if element == 4 else 0
+    if v1 and release.since("0.17") and (release.since("0.21") or rows >= _FEWEST_ROWS):
+        copies = 12 + wide + (element if element != 4 else 0)
+        size = rows * vocabulary * copies
+        shown = f"{rows} x {vocabulary} x {copies} + {states} (states)"
+        if not release.since("0.21"):
+            programs = min(_next_power(rows), settings.gpu.multiprocessors if settings.gpu is not None else rows)
+            size += 4 * programs * vocabulary
+            shown += f" + 4 x {programs} x {vocabulary}"
+        return Moment("sampler", size + states, shown, "measured" if wide else "derived")
+    measured = [each for each in constants()["sampler_copies"] if each["engine"] == ("V1" if v1 else "V0")]
+    each = measured[-1]["bytes"]
+    size = ceil(exact(each) * rows * vocabulary)
+    return Moment("sampler", size + states, f"{each} x {rows} x {vocabulary} + {states} (states)", "measured")
+
+
+def _next_power(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
+
+def _pixels(images: Images) -> int:
+    return 2 * images.count * images.each.pixel_values
+
+
+def _features(model: Model, release: Release, images: Images) -> int:
+    deep = 1 + (model.vision.deepstack if model.vision is not None else 0)
+    rows = images.count * images.each.tokens
+    if release.since("0.11") and not release.since("0.13") and images.each.tokens < images.budget:
+        # 0.11 and 0.12 spread each item's features over a buffer of the whole budget, beside the features themselves
+        rows = images.count * images.budget
+    return rows * model.hidden_size * deep * 2
+
+
+def _encoder(model: Model, images: Images) -> Moment:
+    """The encoder's pass: as transformers' own pass where that was followed, otherwise by its MLP."""
+    each, count = images.each, images.count
+    try:
+        found = encoder_moments(model, count, crops=each.crops, tokens=each.tokens, grid=each.grid)
+    except InputError:
+        tower = model.vision
+        if tower is None:
+            return Moment("encoder", 0, "0", "derived")
+        rows = count * (each.patches or tower.patches * each.crops)
+        size = 2 * rows * (4 * tower.hidden_size + 2 * tower.intermediate_size)
+        shown = f"2 x {rows} x (4 x {tower.hidden_size} + 2 x {tower.intermediate_size})"
+        return Moment("encoder", size, shown, "assumed")
+    name = max(found, key=lambda moment: found[moment])
+    return Moment("encoder", found[name], f"{found[name]} ({name} of {count} images)", "assumed")
+
+
+def activation_peak(model: Model, release: Release, settings: Settings) -> Term:
+    """What PyTorch's peak rises by in the profile run, on the stage with the most of it.
+
+    Args:
+        model: the model.
+        release: vLLM's release.
+        settings: how it is started, complete. The option `stage` asks for another stage than the last.
+
+    Source: the module's text.
+
+    >>> from vlmmem import find_gpu, find_model
+    >>> settings = Settings(8192, find_gpu("h100-80gb"), sequences=1024, batch_tokens=8192)
+    >>> term = activation_peak(find_model("llama-3.1-8b"), Release("0.19", (0, 19)), settings)
+    >>> f"{term.bytes / 2**30:.2f}", term.basis
+    ('1.88', 'derived')
+    """
+    found = moments(model, release, settings)
+    peak = max(found, key=lambda moment: moment.bytes)
+    source = "vllm/v1/worker/gpu_model_runner.py: profile_run; vlmmem/engines/vllm/constants.json"
+    return Term(f"activations:{peak.name}", peak.bytes, f"{peak.formula} = {peak.bytes}", peak.basis, source)

@@ -1,0 +1,104 @@
+"""vLLM: what others than PyTorch take of a GPU, and what the CUDA graphs take.
+
+NCCL's buffers, modules that kernels are loaded into and workspaces of libraries are not in vLLM's code: their figures
+were measured, by release, GPUs and their number, and stand in constants.json with the spread they showed.
+"""
+
+from math import ceil
+from typing import Any
+
+from vlmmem.engines.releases import Release
+from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.generation import uses_v1
+from vlmmem.engines.vllm.profile import constants
+from vlmmem.model import Model
+from vlmmem.terms import Term
+from vlmmem.units import BYTES, exact
+
+__all__ = ["CAPTURED", "captured", "cuda_graphs", "kind_of", "non_torch", "size_of"]
+
+_GIB = BYTES["GiB"]
+_LARGE = 70 * _GIB
+_WHERE = "vlmmem/engines/vllm/constants.json"
+
+
+CAPTURED = 51
+"""Sizes of batches that are captured where nothing bounds them: 1, 2, 4, 8 to 256 by 8, and to 512 by 16."""
+
+
+def captured(settings: Settings) -> int:
+    """How many sizes of batches are captured: those up to twice max_num_seqs and 512.
+
+    Source: vllm/config/vllm.py (vllm/config.py): `_set_cudagraph_sizes`.
+
+    >>> captured(Settings(8192, sequences=1024)), captured(Settings(8192, sequences=2))
+    (51, 3)
+    """
+    most = min(2 * (settings.sequences or 256), 512)
+    sizes = [1, 2, 4, *range(8, 257, 8), *range(272, 513, 16)]
+    return max(1, len([size for size in sizes if size <= most]))
+
+
+def kind_of(settings: Settings) -> str:
+    """How GPUs share the work: one, tensor or pipeline."""
+    if settings.tp > 1:
+        return "tensor"
+    return "pipeline" if settings.pp > 1 else "one"
+
+
+def _row(rows: list[dict[str, Any]], release: Release, kind: str, size: str) -> dict[str, Any]:
+    """The row of the newest release that is not newer, of these GPUs where there is one."""
+    fits = [row for row in rows if row["kind"] == kind and release.since(row["since"])]
+    fits = fits or [row for row in rows if row["kind"] == kind] or rows
+    return next((row for row in reversed(fits) if row["gpu"] == size), fits[-1])
+
+
+def size_of(settings: Settings) -> str:
+    """Whether the GPU has 70 GiB or more: large, else small."""
+    total = settings.total_bytes
+    return "small" if total is not None and total < _LARGE else "large"
+
+
+def non_torch(release: Release, settings: Settings) -> Term:
+    """What others than PyTorch hold more after the profile run than when the worker began.
+
+    Args:
+        release: vLLM's release.
+        settings: how it is started, complete: the GPU, its number and how they share the work count.
+
+    >>> non_torch(Release("0.19", (0, 19)), Settings(8192, tp=2)).bytes > 2 * 2**30
+    True
+    """
+    row = _row(constants()["non_torch"], release, kind_of(settings), size_of(settings))
+    size = round(exact(row["gib"]) * _GIB)
+    low, high = row["spread"]
+    formula = f"{row['gib']} GiB, measured {low} to {high} in {len(row['records'])} runs since {row['since']} = {size}"
+    return Term("runtime:non_torch", size, formula, row["basis"], _WHERE)
+
+
+def cuda_graphs(model: Model, release: Release, settings: Settings) -> Term:
+    """What capturing the CUDA graphs takes: so much for each layer of a stage, and a constant; 0 where it is eager.
+
+    Since 0.20 the pool is less by an estimate of this.
+
+    Args:
+        model: the model.
+        release: vLLM's release.
+        settings: how it is started, complete.
+
+    >>> from vlmmem import find_model
+    >>> cuda_graphs(find_model("llama-3.1-8b"), Release("0.19", (0, 19)), Settings(8192, eager=True)).bytes
+    0
+    """
+    if settings.eager:
+        return Term("runtime:graphs", 0, "eager: 0", "derived", "vllm/v1/worker/gpu_model_runner.py: capture_model")
+    kind = "V1" if uses_v1(model, release, settings) else "V0"
+    rows = [row for row in constants()["graphs"] if row["engine"] == kind] or constants()["graphs"]
+    fits = [row for row in rows if release.since(row["since"])] or rows[:1]
+    row = fits[-1]
+    layers = -(-model.layers // settings.pp)
+    whole = (exact(row["gib"]) + exact(row["gib_a_layer"]) * layers) * _GIB
+    share = f"{captured(settings)} / {CAPTURED}" if row["gib_a_layer"] else "1"
+    size = max(0, ceil(whole * captured(settings) / CAPTURED if row["gib_a_layer"] else whole))
+    formula = f"({row['gib']} GiB + {layers} x {row['gib_a_layer']} GiB) x {share} = {size}"
+    return Term("runtime:graphs", size, formula, row["basis"], _WHERE)
