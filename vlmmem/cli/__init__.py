@@ -38,6 +38,7 @@ COMMANDS = {
     "models": ("catalogue", "the catalogue's models"),
     "gpus": ("catalogue", "the catalogue's GPUs"),
     "formats": ("catalogue", "the catalogue's number formats"),
+    "measure": ("measure", "build the model with random weights, run it, and record its memory"),
 }
 """Each command: the module whose own COMMANDS hold its arguments and its function, and what it answers."""
 

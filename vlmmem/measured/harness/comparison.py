@@ -8,6 +8,10 @@ from vlmmem.workload import Workload
 __all__ = ["Difference", "differences", "predicted"]
 
 
+_ORDER = ("weights", "inputs", "cache", "activations", "peak", "cache_after", "decode_peak")
+"""Quantities as they are shown; activations are what the peak holds over weights, buffers, inputs and cache."""
+
+
 @record(frozen=True, slots=True)
 class Difference:
     """One quantity: bytes measured, bytes that the package says, and where it says so."""
@@ -47,6 +51,8 @@ def predicted(asked: Asked) -> dict[str, tuple[int, str]]:
     workload = Workload(asked.context, asked.batch, asked.images, asked.image_size if asked.images else None)
     footprint = estimate(model, workload, weights=asked.dtype, kv_dtype=asked.dtype)
     peak = sum(term.bytes for term in footprint.terms if term.kind != "runtime")
+    beside = sum(term.bytes for term in footprint.terms if term.kind in ("activations", "vision"))
+    found["activations"] = (beside - pixels, "footprint.estimate: activations, and vision without its pixels")
     found["inputs"] = (ids + pixels, "8 B a token id, memory.pixel_bytes")
     found["peak"] = (peak + ids, "footprint.estimate without its runtime, token ids added")
     if asked.new_tokens:
@@ -58,14 +64,41 @@ def predicted(asked: Asked) -> dict[str, tuple[int, str]]:
         except InputError:
             pass
         else:
-            found["decode_peak"] = (
-                weights + whole + step + ids + pixels,
-                "memory.decode_peak_bytes over all that stands",
-            )
+            stands = weights + whole + ids + pixels
+            found["decode_peak"] = (stands + step, "memory.decode_peak_bytes over all that stands")
     return found
+
+
+def _on_a_gpu(measurement: Measurement) -> dict[str, tuple[int, str]]:
+    """What the engine's rules say that PyTorch's allocator hands out: blocks and workspaces beside the tensors."""
+    from vlmmem.catalog import find_format, gpus
+    from vlmmem.engines import Settings, reserve
+
+    asked = measurement.asked
+    card = str(measurement.described.get("card", "")).lower().replace("-", " ").split()
+    number = find_format(asked.dtype)
+    settings = Settings(
+        asked.context + asked.new_tokens,
+        gpu=next((gpu for gpu in gpus() if gpu.id.partition("-")[0] in card), None),
+        sequences=asked.batch,
+        weights=number,
+        kv_dtype=number,
+        images=asked.images or None,
+        image_size=asked.image_size if asked.images else None,
+        options=(("prompt_tokens", asked.context),),
+    )
+    name = f"transformers@{measurement.described['transformers']}"
+    printed = dict(reserve(asked.model, name, settings).printed)
+    words = {"peak": "prefill", "decode_peak": "last_step"}
+    return {quantity: (int(printed[word]), f"engine {name}, {word}") for quantity, word in words.items()}
 
 
 def differences(measurement: Measurement) -> tuple[Difference, ...]:
     """Every quantity that the package predicts, beside what was measured."""
     said = predicted(measurement.asked)
-    return tuple(Difference(name, size, *said[name]) for name, size in measurement.sizes.items() if name in said)
+    if measurement.device == "cuda":
+        said |= _on_a_gpu(measurement)
+    sizes = measurement.sizes
+    over = sizes["peak"] - sum(sizes[name] for name in ("weights", "buffers", "inputs", "cache"))
+    measured = {**sizes, "activations": over}
+    return tuple(Difference(name, measured[name], *said[name]) for name in _ORDER if name in measured and name in said)

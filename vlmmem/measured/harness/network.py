@@ -241,23 +241,20 @@ def inputs(network: Any, context: int, batch: int, images: int, image: ImageToke
     return given
 
 
-def cached(cache: Any) -> list[Any]:
-    """Every tensor that a cache object of transformers holds, layer by layer."""
+def cached(cache: Any, depth: int = 3) -> Iterator[Any]:
+    """Every tensor that a cache object of transformers holds, layer by layer.
+
+    A generator, which leaves no cycle behind: a cycle would keep the tensors until Python looks for it.
+    """
     import torch
 
-    found: list[Any] = []
-
-    def look(item: Any, depth: int) -> None:
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, dict):
-            for each in item.values():
-                look(each, depth)
-        elif isinstance(item, list | tuple):
-            for each in item:
-                look(each, depth)
-        elif depth and hasattr(item, "__dict__"):
-            look(list(vars(item).values()), depth - 1)
-
-    look(cache, 3)
-    return found
+    if isinstance(cache, torch.Tensor):
+        yield cache
+    elif isinstance(cache, dict):
+        for each in cache.values():
+            yield from cached(each, depth)
+    elif isinstance(cache, list | tuple):
+        for each in cache:
+            yield from cached(each, depth)
+    elif depth and hasattr(cache, "__dict__"):
+        yield from cached(list(vars(cache).values()), depth - 1)

@@ -27,6 +27,8 @@ __all__ = ["Asked", "Measurement", "ask", "measure"]
 _LEARNED = "position"  # the kind of a tensor that holds positions
 _LONGEST_ERROR = 160
 _MOST_STEPS = 10_000
+_FEWEST = 2  # the first layer's input is the embedding, which stands anyway: a model of one layer holds less
+_TOLERANCE = {"cuda": 0.05}  # of what a layer adds: an allocator hands out blocks
 
 
 @record(frozen=True, slots=True, eq=False)
@@ -177,16 +179,12 @@ def _config(name: str) -> tuple[Mapping[str, Any], str]:
     except (OSError, ValueError):
         there = False
     if not there and (name.endswith(".json") or name.startswith((".", "/", "~"))):
-        raise InputError(
-            f"{name[:100]!r}: no such config.json or folder with one; a model's name or its config is needed"
-        )
+        raise InputError(f"{name[:100]!r}: no such config.json or folder; a model's name or its config is needed")
     if not there:
         found: Mapping[str, Any] = model_facts(name)["config"]
         return found, name
     if file.suffix != ".json":
-        raise InputError(
-            f"{file.name[:100]}: a config.json is needed; the harness builds a model from its config's fields"
-        )
+        raise InputError(f"{file.name[:100]}: a config.json is needed; a model is built from its config's fields")
     return read_config(file), str(file)[-100:]
 
 
@@ -198,11 +196,13 @@ def _learned_positions(model: Model) -> bool:
 
 def _shallower(model: Model, layers: int) -> int:
     """Layers of the second model that tells what a layer adds: as many less as the kinds take to repeat."""
-    fewer = layers - period(model)
-    if fewer < 1:
+    every = period(model)
+    fewer = layers - every
+    least = max(every, _FEWEST)
+    if fewer < least:
         raise InputError(
-            f"layers: {layers} were asked for; to tell what a layer adds, {period(model) + 1} or more are needed, of "
-            f"which the kinds repeat every {period(model)}"
+            f"layers: {layers} were asked for; their kinds repeat every {every}, and to tell what {every} more add, "
+            f"{least + every} or more are needed"
         )
     return fewer
 
@@ -238,12 +238,28 @@ def measure(asked: Asked) -> Measurement:
     fewer = _shallower(asked.model, asked.layers)
     few, attention = _passes(asked, device, with_layers(asked.config, asked.model, fewer))
     more, _ = _passes(asked, device, with_layers(asked.config, asked.model, asked.layers))
+    _check_growth(few, more, _TOLERANCE.get(device.name, 0.0))
     sizes = extrapolated(few, more, (whole - asked.layers) // (asked.layers - fewer))
     notes.append(
         f"of {whole} layers {asked.layers} and {fewer} were built; the difference stands for each "
         f"{asked.layers - fewer} of the others"
     )
     return Measurement(asked, device.name, sizes, asked.layers, _software(device, attention), tuple(notes))
+
+
+def _check_growth(few: Mapping[str, int], more: Mapping[str, int], tolerance: float) -> None:
+    """Refuse to extrapolate a peak that does not grow by what a layer keeps: it lies before the last layer."""
+    grown = {name: size - few[name] for name, size in more.items()}
+    # the first new token may find more than it leaves: sliding layers drop the prompt's part outside their window
+    for peak, caches in (("peak", ("cache",)), ("decode_peak", ("cache", "cache_after"))):
+        if peak not in grown:
+            continue
+        kept = [grown["weights"] + grown[cache] for cache in caches]
+        if all(abs(grown[peak] - each) > tolerance * each for each in kept):
+            raise InputError(
+                f"layers: {peak} grows by {grown[peak]:,} bytes where weights and cache grow by {kept[0]:,}; "
+                "it does not lie in the last layers: more layers, or all of them, are needed"
+            )
 
 
 _FIXED = ("driver_before", "resident")
@@ -303,8 +319,10 @@ def _passes(asked: Asked, device: Device, config: Mapping[str, Any]) -> tuple[di
     """Sizes of one model (weights, what it is given, its cache and its peaks), and its kernel of attention."""
     import torch
 
+    from vlmmem.architectures.meta import quiet
+
     try:
-        with torch.no_grad(), device.place():
+        with quiet(), torch.no_grad(), device.place():
             torch.manual_seed(0)
             network = build(config, asked.dtype, asked.where, values=device.values)
             text = network.config.get_text_config(decoder=True)

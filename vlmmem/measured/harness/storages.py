@@ -94,29 +94,33 @@ def integers_kept() -> Any:
     """A dispatch mode, to be entered inside a FakeTensorMode, in which small tensors of integers keep their values.
 
     Some classes read the sizes of images and the places of their tokens from a tensor's values, which fake tensors do
-    not have. Operations whose arguments and results are integers or booleans of at most `LARGEST_KEPT` bytes are
-    computed; every other one is left to the fake tensors.
+    not have. Operations on tensors with values, and those that make integers, are computed where their results have at
+    most `LARGEST_KEPT` bytes; every other one is left to the fake tensors.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.utils._python_dispatch import _disable_current_modes
     from torch.utils._pytree import tree_iter
 
-    def valued(tensor: Any) -> bool:
-        return not isinstance(tensor, FakeTensor) and not tensor.dtype.is_floating_point and tensor.device.type == "cpu"
+    ranges = (torch.ops.aten.linspace.default,)
 
-    def small(tensor: Any) -> bool:
-        return not tensor.dtype.is_floating_point and tensor.numel() * tensor.element_size() <= LARGEST_KEPT
+    def kept(results: Any, floats: bool) -> bool:
+        found = [each for each in tree_iter(results) if isinstance(each, torch.Tensor)]
+        return all(
+            each.numel() * each.element_size() <= LARGEST_KEPT and (floats or not each.dtype.is_floating_point)
+            for each in found
+        )
 
     def operation(func: Any, args: Any, kwargs: Any) -> Any:
         given = [each for each in tree_iter((args, kwargs)) if isinstance(each, torch.Tensor)]
-        if not all(map(valued, given)):
+        if any(isinstance(each, FakeTensor) for each in given):
             return func(*args, **kwargs)
         try:
             shapes = func(*args, **kwargs)
         except Exception:  # what depends on values, fake tensors refuse in many ways
             shapes = None
-        if all(small(each) for each in tree_iter(shapes) if isinstance(each, torch.Tensor)):
+        # what is made of integers may be a fraction of them; what is made of nothing is an activation or a buffer
+        if kept(shapes, floats=bool(given) or func in ranges):
             with _disable_current_modes():
                 return func(*args, **kwargs)
         return shapes

@@ -88,14 +88,12 @@ def write_runs(path: Path, runs: Sequence[Run]) -> None:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
             part = Path(stream.name)
             stream.write(text)
-        os.chmod(part, 0o666 & ~_umask())
+        part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
         if part is not None:
             part.unlink(missing_ok=True)
-        raise InputError(
-            f"{str(path)[-100:]}: cannot be written ({error.strerror}); a path to a file is needed"
-        ) from None
+        raise InputError(f"{str(path)[-100:]}: cannot be written ({error.strerror}); a file is needed") from None
 
 
 def _umask() -> int:
