@@ -3,12 +3,14 @@
 The logs are quoted by their figures; each names where it was printed. Nothing here was written by this project.
 """
 
+from typing import Any
+
 import pytest
 
 from vlmmem import find_gpu, find_model
 from vlmmem.engines import Settings, engine_and_release, reserve
 from vlmmem.engines import sglang as engine
-from vlmmem.engines.releases import find_release
+from vlmmem.engines.releases import Release, find_release
 from vlmmem.errors import InputError
 from vlmmem.measured.logs import read_log
 from vlmmem.measured.logs.sglang import read, recognises
@@ -67,12 +69,12 @@ DRAFT = """\
 """
 
 
-def _release(version: str):
+def _release(version: str) -> Release:
     return find_release("sglang", engine.RELEASES, version)
 
 
-def _pools(model: str, version: str, rest: float, **given):
-    return engine._pools(find_model(model), _release(version), Settings(131072, **given), round(rest * GIB))
+def _pools(model: str, version: str, rest: float, tp: int = 1) -> Any:
+    return engine._pools(find_model(model), _release(version), Settings(131072, tp=tp), round(rest * GIB))
 
 
 class TestPools:
