@@ -70,6 +70,7 @@ def cases(split: str) -> list[Case]:
             batch_tokens=run.batch_tokens,
             utilization=run.utilization,
             weights=find_format(run.weights) if run.weights else None,
+            images=run.images,
             eager=bool(run.eager),
             options=options,
         )

@@ -15,6 +15,7 @@ from typing import Any
 from vlmmem.catalog import find_format, find_model, model_facts
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.generation import HOPPER
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import LatentCache, Layer, Part, Tensor
@@ -56,8 +57,11 @@ _FUSED = (
     (("query", "key", "value"), "query_key_value"),
     (("gate_proj", "up_proj"), "gate_up_proj"),
     (("w1", "w3"), "w13"),
+    (("in_proj_qkv", "in_proj_z"), "in_proj_qkvz"),
+    (("in_proj_b", "in_proj_a"), "in_proj_ba"),
 )
 _MOST_ALIKE = 4096
+_BUILT_WHOLE = ("gemma4", "gemma3n")
 _UNTIED_TEXT = ("mistral", "llama", "qwen2", "qwen3")
 
 _INNER = ("text_config", "llm_config", "language_config")
@@ -185,7 +189,9 @@ def rotary_tables(model: Model, release: Release, settings: Settings) -> tuple[T
     if nested:
         found: list[Table] = []
         for key in nested:
-            found += _scaled(scaling[key], key, positions, columns, element, model, release)
+            # Gemma 4's full layers have wider heads, of which its table holds the still part too
+            own = _whole(config.get("global_head_dim"), columns) if "full" in key else model.head_dim
+            found += _scaled(scaling[key], key, positions, own, element, model, release)
         return tuple(found)
     return tuple(_scaled(scaling, "all layers", positions, columns, element, model, release))
 
@@ -275,7 +281,11 @@ def _stage(model: Model, settings: Settings, stage: int) -> Iterator[tuple[str, 
     first, last = stage == 0, stage == settings.pp - 1
     for part in model.parts:
         decoder = part is model.decoder
+        if part.name != "language" and _sees_nothing(settings):
+            continue
         for tensor in part.tensors:
+            if tensor.kind == "head" and settings.option("runner") == "pooling":
+                continue
             if decoder and settings.pp > 1:
                 at_end = tensor.kind in ("head", "norm", "bias")
                 copied = tensor.kind == "embedding" and model.tied_embeddings and last
@@ -288,12 +298,18 @@ def _stage(model: Model, settings: Settings, stage: int) -> Iterator[tuple[str, 
             head = next(tensor for tensor in part.tensors if tensor.kind == "embedding")
             yield part.name, "lm_head", _bits(model, head.name, head, number, tp), 1
         indices = range(start, start + sizes[stage]) if decoder else range(len(part.layers) if first else 0)
-        yield from _layers(model, part, indices, number, tp, decoder=decoder)
+        yield from _layers(model, part, indices, number, settings, decoder=decoder)
+
+
+def _sees_nothing(settings: Settings) -> bool:
+    """Whether the towers are left out: no image, video or sound may come (--limit-mm-per-prompt 0)."""
+    return settings.images == 0 or bool(settings.option("language_model_only"))
 
 
 def _layers(
-    model: Model, part: Part, indices: range, number: Format | None, tp: int, *, decoder: bool
+    model: Model, part: Part, indices: range, number: Format | None, settings: Settings, *, decoder: bool
 ) -> Iterator[tuple[str, str, Fraction, int]]:
+    tp = settings.tp
     by_layer = number is None and model.quantization is not None and model.quantization.by_layer
     counts: dict[int, tuple[int, int]] = {}
     for index in indices:
@@ -307,9 +323,32 @@ def _layers(
             name = f"{part.stack}.{index}.{tensor.name}"
             stem = _merged(tensor.name)
             bits = _bits(model, name, tensor, number, tp, layer, index if decoder else None)
+            bits *= _tiles(model, tensor, settings) if number is None else 1
             merged[stem] = merged.get(stem, Fraction(0)) + bits
+        if decoder and model.architecture.startswith(_BUILT_WHOLE):
+            extra = _unread(model, layer, merged, tp)
+            stem = next((name for name in merged if "qkv_proj" in name), "qkv_proj")
+            merged[stem] = merged.get(stem, Fraction(0)) + extra
         for stem, bits in merged.items():
             yield part.name, stem, bits, count
+
+
+def _unread(model: Model, layer: Layer, merged: dict[str, Fraction], tp: int) -> Fraction:
+    """Bits of keys' and values' matrices that vLLM builds where the layer reads another's cache, or values are keys.
+
+    Source: vllm/model_executor/models/gemma4.py, v0.28.0: one QKVParallelLinear in every layer.
+    """
+    sizes = {tensor.name.split(".")[-2]: tensor for tensor in layer.tensors if tensor.kind == "linear"}
+    query = sizes.get("q_proj")
+    if query is None:
+        return Fraction(0)
+    missing = sum(name not in sizes for name in ("k_proj", "v_proj"))
+    width = query.outputs // model.heads
+    shared = model_config(model).get("num_global_key_value_heads") if width != model.head_dim else None
+    heads = shared if type(shared) is int else model.kv_heads
+    held = next((merged[stem] for stem in merged if "qkv_proj" in stem), Fraction(0))
+    present = query.outputs // tp + (2 - missing) * max(1, heads // tp) * width
+    return held * missing * max(1, heads // tp) * width / present
 
 
 def _merged(name: str) -> str:
@@ -377,21 +416,24 @@ def _bits(
         inside = index is not None and tensor.kind in ("linear", "expert")
         if not inside:
             number = find_format("bf16")
-    bits = tensor_bits(model, name, _padded(tensor), number, tp, layer, index=index)
-    if tensor.kind == "expert" and number is None and model.quantization is not None:
-        bits += _tiles(model, tensor, bits)
-    return bits
+    return tensor_bits(model, name, _padded(tensor), number, tp, layer, index=index)
 
 
-def _tiles(model: Model, tensor: Tensor, bits: Fraction) -> Fraction:
-    """Bits by which MXFP4 experts grow: their values, 16 of 17 bytes, are padded to the kernel's tile along one side.
+def _tiles(model: Model, tensor: Tensor, settings: Settings) -> Fraction:
+    """By how much MXFP4 experts grow, because kernels take whole tiles.
 
-    The tile is not in vLLM's code (triton_kernels' layout for Hopper); 256 is what gpt-oss-20b and 120b took in 0.11.
+    Marlin pads the inner width to 128 and the hidden size to 256 (vllm/model_executor/layers/quantization/mxfp4.py,
+    v0.11.0, `create_weights`). On Hopper Triton's kernels run instead; their tile is not in vLLM's code: 256 inputs of
+    the values, 16 of 17 bytes, are what gpt-oss-20b and 120b took in 0.11.
     """
-    if model.quantization is None or model.quantization.method != "mxfp4":
-        return Fraction(0)
-    inputs = -(-tensor.inputs // _TILE) * _TILE
-    return bits * Fraction(16, 17) * Fraction(inputs - tensor.inputs, tensor.inputs)
+    if tensor.kind != "expert" or model.quantization is None or model.quantization.method != "mxfp4":
+        return Fraction(1)
+    if settings.gpu is not None and settings.gpu.id.startswith(HOPPER):
+        return 1 + Fraction(16, 17) * Fraction(-tensor.inputs % _TILE, tensor.inputs)
+    hidden = model.hidden_size
+    wide = tensor.inputs if tensor.outputs == hidden and "down" in tensor.name else tensor.outputs // 2
+    own = -(-wide // settings.tp)
+    return Fraction((own + -own % 128) * (hidden + -hidden % 256), own * hidden)
 
 
 def _absorbed(model: Model, release: Release, settings: Settings, layers: int) -> int:
@@ -408,6 +450,36 @@ def _absorbed(model: Model, release: Release, settings: Settings, layers: int) -
             if "kv_b_proj" in tensor.name and tensor.kind == "linear":
                 each = max(each, 2 * tensor.parameters // settings.tp)
     return each * layers
+
+
+_EMBEDS_ADAPTERS = ("llama", "mistral", "mixtral")
+_EXTRA_VOCABULARY = 256
+
+
+def _adapters(model: Model, settings: Settings, layers: int) -> int:
+    """Bytes of the room for LoRA adapters: A and B, 16 bits, of every linear layer of the decoder.
+
+    A fused layer has an A for each of its parts. Llama's and Mistral's embedding and head have them too
+    (`embedding_modules`). A is whole on every rank, and so is B of the layers whose inputs are cut.
+
+    Source: vllm/lora/layers.py (vllm/lora/layers/ since 0.10): `create_lora_weights`.
+    """
+    rank, most = settings.option("max_lora_rank"), settings.option("max_loras") or 1
+    if type(rank) is not int or type(most) is not int or not 0 < rank <= 1 << 12 or not 0 < most <= 1 << 12:
+        return 0
+    wide, tp, counted = 0, settings.tp, 0
+    for layer, count in _decoder(model):
+        for tensor in layer.tensors:
+            if tensor.kind != "linear":
+                continue
+            inputs = -(-tensor.inputs // tp) if tensor.cut == "inputs" else tensor.inputs
+            outputs = tensor.outputs if tensor.cut == "inputs" else -(-tensor.outputs // tp)
+            wide += count * (inputs + outputs)
+        counted += count
+    wide = wide * layers // max(1, counted)
+    if model.architecture in _EMBEDS_ADAPTERS:
+        wide += 2 * (model.vocab_size + _EXTRA_VOCABULARY + model.hidden_size)
+    return 2 * rank * most * wide
 
 
 def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> tuple[Term, ...]:
@@ -441,6 +513,9 @@ def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> 
     sizes = [(ceil(bits / 8), count) for _, _, bits, count in _stage(model, settings, at)]
     rounding = allocated_bytes(iter(sizes)) - sum(size * count for size, count in sizes)
     formula = f"segments of 2 MiB of which up to 1 MiB stays unused = {rounding}"
+    if settings.option("expandable_segments"):
+        # PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True cuts every rest off
+        rounding, formula = 0, "expandable segments: 0"
     terms.append(Term("weights:rounding", rounding, formula, "derived", "PyTorch, c10/cuda/CUDACachingAllocator.cpp"))
     tables = rotary_tables(model, release, settings)
     if tables:
@@ -448,6 +523,11 @@ def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> 
         shown = " + ".join(f"{table.rows} x {table.columns} x {table.element} ({table.what})" for table in tables)
         rotary = "vllm/model_executor/layers/rotary_embedding"
         terms.append(Term("weights:rotary", size, f"{shown} = {size}", "derived", rotary))
+    adapters = _adapters(model, settings, stage_layers(model, settings.pp)[at])
+    if adapters:
+        rank = settings.option("max_lora_rank")
+        formula = f"stacked A and B of {settings.option('max_loras') or 1} adapters of rank {rank} = {adapters}"
+        terms.append(Term("weights:lora", adapters, formula, "derived", "vllm/lora/layers: create_lora_weights"))
     absorbed = _absorbed(model, release, settings, stage_layers(model, settings.pp)[at])
     if absorbed:
         formula = f"W_UK and W_UV in 16 bits beside kv_b_proj = {absorbed}"
