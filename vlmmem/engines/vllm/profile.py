@@ -15,6 +15,7 @@ hidden_size, I intermediate_size, t tensor parallelism, k active experts, e byte
 - sampler: e T H + e S H (twice from 0.9 on, for random states) + S V times: from 0.21 on e + 4 + 4 + 4, the logits,
   their float32, and FlashInfer's masked logits and probabilities; from 0.17 to 0.20 the same for float32, probabilities
   and noise, and 4 V for each multiprocessor that the Triton kernel runs on; before, PyTorch's sort: measured.
+  With the second runner, before 0.33, e S V alone.
 - encoder: as many images as its budget max(T, tokens of the largest) holds; its pass, then its features and pixels.
 - cuBLAS takes 32 MiB from PyTorch on Hopper and Blackwell, 8.1 MiB elsewhere, with the first product.
 
@@ -36,14 +37,14 @@ from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER, uses_v1
 from vlmmem.engines.vllm.weights import element_bytes, model_config
 from vlmmem.errors import InputError
 from vlmmem.images import ImageTokens
-from vlmmem.layers import LatentCache
+from vlmmem.layers import LatentCache, StateCache
 from vlmmem.memory.vision import encoder_moments
 from vlmmem.model import Model
 from vlmmem.record import record
 from vlmmem.terms import Term
 from vlmmem.units import exact
 
-__all__ = ["Images", "Moment", "activation_peak", "constants", "largest_images", "moments"]
+__all__ = ["Images", "Moment", "activation_peak", "constants", "largest_images", "moments", "second_runner"]
 
 _LARGEST = {
     "llava_onevision": (1153, 944),
@@ -57,6 +58,7 @@ _SQUARE = (4096, 4096)
 _CUBLAS = {True: 32 * 2**20, False: 8320 * 2**10}
 """CUBLAS_WORKSPACE_CONFIG's default, by whether the GPU is Hopper or newer (PyTorch, CublasHandlePool.cpp)."""
 
+_FRAMES, _FRAME_TOKENS = 32, 70
 _MLA_CHUNK = 64 * 1024
 _FEWEST_ROWS = 8
 _CHUNK_TOKENS = 32 * 1024
@@ -88,6 +90,42 @@ class Images:
     budget: int
 
 
+_V2_SINCE_24 = ("qwen3", "deepseek_v2", "qwen2_moe", "granitemoe", "llama", "mistral")
+_V2_EXPERTS = ("deepseek_v2", "deepseek_v4", "granitemoe", "qwen2_moe")
+
+
+def second_runner(model: Model, release: Release, settings: Settings) -> bool:
+    """Whether the second model runner (vllm/v1/worker/gpu) starts, which profiles less.
+
+    By default since 0.22 for Qwen3 without experts and quantisation, since 0.24 for a list of architectures, since 0.26
+    for all without experts or states, and since 0.30 for all.
+
+    Source: vllm/config/vllm.py, `use_v2_model_runner`, at v0.22.0, v0.24.0, v0.26.0, v0.28.0 and v0.30.0.
+
+    >>> from vlmmem import find_model
+    >>> from vlmmem.engines.releases import parse_version
+    >>> [second_runner(find_model("llama-3.1-8b"), Release(name, parse_version(name)), Settings(8192))
+    ...  for name in ("0.22", "0.24")]
+    [False, True]
+    """
+    chosen = settings.option("VLLM_USE_V2_MODEL_RUNNER")
+    if chosen is not None:
+        return str(chosen) not in ("0", "False")
+    if not release.since("0.22"):
+        return False
+    if release.since("0.30"):
+        return True
+    if settings.option("runner") == "pooling":
+        return False
+    if not release.since("0.24"):
+        plain = model.quantization is None and (settings.weights is None or settings.weights.bits >= 16)
+        return model.architecture == "qwen3" and plain
+    if not release.since("0.26"):
+        return model.architecture in _V2_SINCE_24
+    states = any(isinstance(cache, StateCache) for layer, _ in model.decoder.alike() for cache in layer.caches)
+    return not states and (not model.experts or model.architecture in _V2_EXPERTS)
+
+
 def largest_images(model: Model, release: Release, settings: Settings, *, v1: bool = True) -> Images | None:
     """The images that the profile run encodes: those of the largest size, as many as the encoder's budget holds.
 
@@ -110,13 +148,10 @@ def largest_images(model: Model, release: Release, settings: Settings, *, v1: bo
         or settings.option("language_model_only")
     ):
         return None
-    from vlmmem.footprint import image_of
-
-    width, height = settings.image_size or _LARGEST.get(model.architecture, _SQUARE)
-    try:
-        each = image_of(model, width, height)
-    except InputError:
+    if second_runner(model, release, settings) and not release.since("0.28"):
+        # it did not profile the encoder yet
         return None
+    each = _largest(model, settings)
     tokens = settings.batch_tokens or settings.context
     rows = settings.sequences or 1
     budget = max(tokens, each.tokens)
@@ -126,6 +161,26 @@ def largest_images(model: Model, release: Release, settings: Settings, *, v1: bo
     held = budget // each.tokens if release.since("0.10") else -(-budget // each.tokens)
     a_prompt = max(1, min(limit or 1, settings.context // each.tokens))
     return Images(max(1, min(held, rows * a_prompt)), each, budget)
+
+
+def _largest(model: Model, settings: Settings) -> ImageTokens:
+    """The image with the most tokens; of a video where that has more."""
+    from vlmmem.footprint import image_of
+
+    width, height = settings.image_size or _LARGEST.get(model.architecture, _SQUARE)
+    if model.architecture.startswith("gemma4") and settings.image_size is None:
+        # vllm/model_executor/models/gemma4_mm.py: 32 frames of 70 tokens, each in 8 of markers and time
+        tokens, patches = _FRAMES * (_FRAME_TOKENS + 8), _FRAMES * _FRAME_TOKENS * 9
+        return ImageTokens(0, 0, tokens, tokens, patches * 3 * 16 * 16, crops=1, patches=patches)
+    try:
+        return image_of(model, width, height)
+    except InputError:
+        # a tower whose processor is not known: one image of the side it was trained on
+        tower = model.vision
+        side = tower.image_size if tower is not None and tower.image_size else _SQUARE[0]
+        patches = (side // (tower.patch_size if tower is not None else 16)) ** 2
+        tokens = max(1, patches // (tower.merge if tower is not None else 1) ** 2)
+        return ImageTokens(side, side, tokens, tokens, 3 * side * side, crops=1, patches=patches)
 
 
 def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment, ...]:
@@ -277,6 +332,10 @@ def _sampler(model: Model, release: Release, settings: Settings, images: Images 
     twice = 2 if v1 and release.since("0.9") else 1
     states = element * hidden * (tokens + twice * rows)
     wide = constants()["float32_copies"]["bytes"] if element == 4 else 0
+    if second_runner(model, release, settings) and not release.since("0.33"):
+        states = element * hidden * (tokens + rows)
+        size = rows * vocabulary * element + states
+        return Moment("sampler", size, f"{rows} x {vocabulary} x {element} + {states} (states)", "derived")
     if v1 and release.since("0.17") and (release.since("0.21") or rows >= _FEWEST_ROWS):
         copies = 12 + wide + (element if element != 4 else 0)
         size = rows * vocabulary * copies
