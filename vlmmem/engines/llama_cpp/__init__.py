@@ -9,7 +9,7 @@ file is named where its rule stands: `cache` (cells, keys, values, states), `off
 """
 
 from vlmmem.engines.llama_cpp.blocks import blocks_of
-from vlmmem.engines.llama_cpp.cache import CACHE_TYPES, LayerCache, Layout, layer_cache, layout, row_bytes
+from vlmmem.engines.llama_cpp.cache import CACHE_TYPES, LayerCache, Layout, layer_cache, layout
 from vlmmem.engines.llama_cpp.command import server_command
 from vlmmem.engines.llama_cpp.graph import Block, Era, Step, compute_buffers
 from vlmmem.engines.llama_cpp.offload import devices_of_layers, language_weights, vision_weights
