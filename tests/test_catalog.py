@@ -30,6 +30,7 @@ from vlmmem.catalog import (
     runtimes,
 )
 from vlmmem.errors import InputError
+from vlmmem.record import replace
 
 DATA = Path(vlmmem.catalog.__file__).parent
 
@@ -91,6 +92,31 @@ def test_no_two_files_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             vlmmem.catalog._model_entries()
     finally:
         vlmmem.catalog._model_entries.cache_clear()
+
+
+# GiB that PyTorch, vLLM or TensorRT-LLM print as the GPU's total.
+SEEN = {
+    "t4": 14.741,
+    "l4": 22.161,
+    "a100-40gb": 39.557,
+    "a100-80gb": 79.318,
+    "h100-80gb": 79.19,
+    "h200": 139.80084228515625,
+    "rtx-3090": 23.58,
+    "rtx-4090": 23.63,
+}
+
+
+def test_what_cuda_sees_of_a_gpu() -> None:
+    assert {gpu.id: gpu.cuda_memory_bytes for gpu in gpus() if gpu.cuda_memory_bytes is not None} == {
+        name: round(size * 2**30) for name, size in SEEN.items()
+    }
+    # the driver keeps one to five per cent: ECC of GDDR6 takes the most
+    for gpu in gpus():
+        assert gpu.cuda_memory_bytes is None or 0.95 < gpu.cuda_memory_bytes / gpu.memory_bytes < 1
+    gpu = find_gpu("t4")
+    with pytest.raises(InputError, match="t4: 'cuda_memory_bytes' is 16106127361; no more than 'memory_bytes', 161061"):
+        replace(gpu, cuda_memory_bytes=gpu.memory_bytes + 1)
 
 
 @pytest.mark.parametrize(("name", "facts"), GPUS.items())

@@ -19,6 +19,8 @@ class Gpu:
     sparsity). `l2_bytes` is its L2 cache, `multiprocessors` the processors that share it (AMD: compute units,
     and one L2 slice for every 38 of them), `sram_bytes` the L1 cache and shared memory of one of those. The
     latencies, in picoseconds, are what one load after another took in public measurements, None where there are none.
+    `cuda_memory_bytes` is what CUDA says is there in all: engines count from it. It is less than the driver's figure,
+    by a little more or less with the driver, and None where no log was found.
 
     >>> from vlmmem import find_gpu
     >>> gpu = find_gpu("a100-80gb")
@@ -43,6 +45,7 @@ class Gpu:
     sram_latency_ps: int | None = None
     l2_latency_ps: int | None = None
     memory_latency_ps: int | None = None
+    cuda_memory_bytes: int | None = None
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,6 +61,12 @@ class Gpu:
             value = getattr(self, field)
             if type(value) is not int or value <= 0:
                 raise InputError(f"{self.id}: {field!r} is {value!r}; a positive integer is needed")
+        seen = self.cuda_memory_bytes
+        if seen is not None and not 0 < seen <= self.memory_bytes:
+            raise InputError(
+                f"{self.id}: 'cuda_memory_bytes' is {seen!r}; "
+                f"no more than 'memory_bytes', {self.memory_bytes}, is needed"
+            )
         if self.memory_basis not in BASES:
             raise InputError(f"{self.id}: 'memory_basis' is {self.memory_basis!r}; one of {', '.join(BASES)} is needed")
 

@@ -111,6 +111,7 @@ def _gpu(entry: Entry) -> Gpu:
         vendor=entry.text("vendor"),
         memory_bytes=entry.integer("memory_bytes"),
         memory_basis=entry.one_of("memory_basis", BASES),
+        cuda_memory_bytes=entry.optional_integer("cuda_memory_bytes"),
         vendor_gb=entry.integer("vendor_gb"),
         memory_type=entry.text("memory_type"),
         bus_width_bits=entry.optional_integer("bus_width_bits"),

@@ -53,9 +53,9 @@ class Settings:
     @property
     def total_bytes(self) -> int | None:
         """What the engine sees as the GPU's memory; None where no GPU is named."""
-        if self.gpu_bytes is not None:
+        if self.gpu_bytes is not None or self.gpu is None:
             return self.gpu_bytes
-        return None if self.gpu is None else self.gpu.memory_bytes
+        return self.gpu.cuda_memory_bytes or self.gpu.memory_bytes
 
     def option(self, name: str) -> int | float | str | bool | None:
         """The value of one of the engine's own flags, None where it is left to the engine."""
