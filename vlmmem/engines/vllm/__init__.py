@@ -12,6 +12,7 @@ from vlmmem.engines.vllm.command import serve_command
 from vlmmem.engines.vllm.defaults import complete
 from vlmmem.engines.vllm.generation import uses_v1
 from vlmmem.engines.vllm.kv_cache import Layout, kv_capacity, kv_layout, longest_context
+from vlmmem.engines.vllm.pages import drafts
 from vlmmem.errors import InputError
 from vlmmem.model import Model
 from vlmmem.record import replace
@@ -66,6 +67,11 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
         printed += [("block size", layout.block), ("bytes a block", layout.block_bytes)]
     notes = [release.note] if release.note else []
     notes += _refusals(model, release, filled, layout, pool.bytes, v1=v1)
+    if v1 and not release.since("0.9.1") and settings.used_bytes is None:
+        notes.append("before 0.9.1 what the driver and other programs hold of the GPU is taken off too; none is named")
+    method = drafts(filled)[0]
+    if method and method not in ("ngram", "[ngram]"):
+        notes.append(f"speculative decoding ({method}): weights and activations of the draft are not in the numbers")
     if filled.pp > 1:
         notes.append("of a pipeline's stages the fullest counts; the log prints the pool of each")
     command = serve_command(model, release, replace(settings, utilization=filled.utilization))

@@ -21,12 +21,17 @@ _IMAGE_TOKENS = 5120
 """The least batch of an image model in V0 (_MULTIMODAL_MODEL_MAX_NUM_BATCHED_TOKENS)."""
 
 
+_UNLIMITED = 999
+"""Images that a prompt may hold by default in V1: vllm/config/multimodal.py, MultiModalConfig.get_limit_per_prompt."""
+
+
 def complete(model: Model, release: Release, settings: Settings) -> Settings:
     """The settings with every field that vLLM would fill in: what `vllm serve` starts with.
 
     Filled are `sequences` (max_num_seqs), `batch_tokens` (max_num_batched_tokens), `utilization`, `block_size` (that of
-    attention layers), `kv_dtype`, `images` (1 an image model, else 0), and `gpu_bytes` where a GPU is named. `weights`
-    stays None where the checkpoint decides. `options` keep what the user gave. Complete settings stay as they are.
+    attention layers), `kv_dtype`, `images` (limit_mm_per_prompt: 1 in V0, 999 in V1), and `gpu_bytes` where a GPU is
+    named. `weights` stays None where the checkpoint decides. `options` keep what the user gave. Complete settings stay
+    as they are.
 
     >>> from vlmmem import find_gpu, find_model
     >>> gpu = find_gpu("h100-80gb")
@@ -41,7 +46,9 @@ def complete(model: Model, release: Release, settings: Settings) -> Settings:
     utilization = settings.utilization
     if utilization is None:
         utilization = 0.92 if release.since("0.20") else 0.9
-    images = settings.images if settings.images is not None else (1 if model.vision is not None else 0)
+    images = settings.images
+    if images is None:
+        images = 0 if model.vision is None else _UNLIMITED if v1 and release.since("0.8.5") else 1
     block = settings.block_size if settings.block_size is not None else _block_size(model, release, known, v1)
     filled = replace(
         known, sequences=sequences, batch_tokens=batch, utilization=utilization, images=images, block_size=block
@@ -52,7 +59,8 @@ def complete(model: Model, release: Release, settings: Settings) -> Settings:
 def _kv_dtype(model: Model, release: Release, asked: Format | None) -> Format:
     """The format of the KV cache: what is asked, else that in which the model runs; float32 checkpoints run in 16 bits.
 
-    With a sparse indexer fp8 means fp8_ds_mla, and in 0.11 so did no word at all.
+    With a sparse indexer fp8 means fp8_ds_mla, and in 0.11 so did no word at all. Since 0.14 a checkpoint's own word
+    for its cache counts (vllm/utils/torch_utils.py, `resolve_kv_cache_dtype_string`).
 
     Source: vllm/config.py, `_get_and_verify_dtype`; vllm/model_executor/models/config.py, DeepseekV32ForCausalLM,
     v0.11.0 to v0.19.0; vllm/model_executor/layers/attention/mla_attention.py, v0.19.0.
@@ -64,7 +72,12 @@ def _kv_dtype(model: Model, release: Release, asked: Format | None) -> Format:
     )
     if indexed and release.since("0.11") and (asked.id == "fp8" if asked is not None else not release.since("0.12")):
         return find_format("fp8_ds_mla")
-    return asked if asked is not None else find_format("fp16" if model.dtype == "fp16" else "bf16")
+    if asked is not None:
+        return asked
+    own = "" if model.quantization is None else model.quantization.kv_cache
+    if own and release.since("0.14"):
+        return find_format(own)
+    return find_format("fp16" if model.dtype == "fp16" else "bf16")
 
 
 def _batch(model: Model, release: Release, settings: Settings, v1: bool) -> tuple[int, int]:

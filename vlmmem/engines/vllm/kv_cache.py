@@ -26,7 +26,7 @@ from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.defaults import complete
 from vlmmem.engines.vllm.generation import V0_ONLY, uses_v1
-from vlmmem.engines.vllm.pages import Page, model_pages
+from vlmmem.engines.vllm.pages import Page, drafts, model_pages
 from vlmmem.errors import InputError
 from vlmmem.layers import LatentCache, StateCache
 from vlmmem.model import Model
@@ -154,6 +154,8 @@ def _by_stage(model: Model, release: Release, settings: Settings) -> list[list[P
     for count in stage_layers(model, settings.pp):
         found.append([page for layer in pages[first : first + count] for page in layer])
         first += count
+    # A head for multi-token prediction runs on the last stage.
+    found[-1] += [page for layer in pages[first:] for page in layer]
     return found
 
 
@@ -319,7 +321,7 @@ def _in_flight(model: Model, release: Release, settings: Settings) -> int:
 
 
 def _state_blocks(model: Model, release: Release, settings: Settings) -> int:
-    """Blocks that a layer with states holds of a sequence: 1, and 2 where prefixes are cached ("align").
+    """Blocks that a layer with states holds of a sequence: 1, or 2 where prefixes are cached ("align"), and the drafts.
 
     Prefix caching is the default of hybrids since 0.26, but not of models without attention.
 
@@ -328,4 +330,5 @@ def _state_blocks(model: Model, release: Release, settings: Settings) -> int:
     asked = settings.option("enable_prefix_caching")
     attention = any(not isinstance(cache, StateCache) for layer in model.decoder.layers for cache in layer.caches)
     default = release.since("0.26") and attention
-    return 2 if release.since("0.15") and (default if asked is None else bool(asked)) else 1
+    kept = 2 if release.since("0.16") and (default if asked is None else bool(asked)) else 1
+    return kept + drafts(settings)[1]

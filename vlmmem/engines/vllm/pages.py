@@ -2,8 +2,8 @@
 
 A page is a block of tokens of one layer. `Page` says what a layer asks for, as KVCacheSpec and its subclasses do
 (vllm/v1/kv_cache_interface.py, v0.8.5 to v0.28.0). Layers without a cache of their own ask for nothing: those that read
-an earlier layer's (kv_sharing_target_layer_name), those without attention, and heads for multi-token prediction, which
-are built only for speculative decoding.
+an earlier layer's (kv_sharing_target_layer_name), those without attention, and heads for multi-token prediction unless
+they are asked to draft (speculative_config).
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,18 @@ from vlmmem.formats import Format
 from vlmmem.layers import Cache, KeyValueCache, LatentCache, Layer, StateCache
 from vlmmem.model import Model
 from vlmmem.record import record, replace
+from vlmmem.strict_json import parse_json
 
-__all__ = ["INDEXER_BYTES", "Page", "attention_block", "layer_pages", "model_pages"]
+__all__ = ["INDEXER_BYTES", "Page", "attention_block", "drafts", "layer_pages", "model_pages"]
 
 INDEXER_BYTES = 132
 """Bytes a token of a sparse indexer's key: 128 of 8 bits and a scale of 4 bytes (DeepseekV32IndexerCache)."""
 
 _BACKEND_BLOCK = 16
 _LATENT_BLOCK = 64
+_MTP = ("mtp", "deepseek_mtp", "qwen3_next_mtp", "qwen3_5_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp")
+_LONGEST = 4096
+_MOST_DRAFTED = 1024
 
 
 @record(frozen=True, slots=True)
@@ -92,12 +96,33 @@ def _state_dtype(model: Model, cache: StateCache) -> Format:
     return find_format(cache.dtype) if own and cache.dtype else model_format
 
 
-def _state_bytes(model: Model, cache: StateCache, tp: int) -> int:
-    """Bytes of one state on one GPU: a convolution keeps one input less than it has taps."""
-    elements = -(-cache.elements * max(1, cache.heads // tp) // cache.heads)
+def _state_bytes(model: Model, cache: StateCache, settings: Settings) -> int:
+    """Bytes of one state on one GPU: a convolution keeps one input less than it has taps, and one for each draft."""
+    elements = -(-cache.elements * max(1, cache.heads // settings.tp) // cache.heads)
     if cache.what == "convolution" and cache.taps:
-        elements = elements // cache.taps * (cache.taps - 1)
+        elements = elements // cache.taps * (cache.taps - 1 + drafts(settings)[1])
     return elements * int(_state_dtype(model, cache).bits) // 8
+
+
+def drafts(settings: Settings) -> tuple[str, int]:
+    """The method of speculative decoding and the tokens that it drafts: ("", 0) without.
+
+    Raises:
+        InputError: the option speculative_config is no JSON object with a method and a number of tokens.
+
+    >>> drafts(Settings(8192, options=(("speculative_config", '{"method": "mtp", "num_speculative_tokens": 3}'),)))
+    ('mtp', 3)
+    """
+    asked = settings.option("speculative_config")
+    if asked is None:
+        return "", 0
+    found = parse_json(str(asked)[:_LONGEST].encode(), "speculative_config")
+    tokens = found.get("num_speculative_tokens") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or type(tokens) is not int or not 0 < tokens <= _MOST_DRAFTED:
+        raise InputError(
+            'speculative_config: a JSON object such as {"method": "mtp", "num_speculative_tokens": 3} is needed'
+        )
+    return str(found.get("method") or "draft_model"), tokens
 
 
 def _is_plain(model: Model) -> bool:
@@ -157,7 +182,7 @@ def attention_block(model: Model, release: Release, settings: Settings) -> int:
     block = settings.block_size or _BACKEND_BLOCK
     attention = [cache for layer in model.decoder.layers for cache in layer.caches if _is_attention(cache)]
     states = [
-        sum(_state_bytes(model, cache, settings.tp) for cache in layer.caches if isinstance(cache, StateCache))
+        sum(_state_bytes(model, cache, settings) for cache in layer.caches if isinstance(cache, StateCache))
         for layer, _ in model.decoder.alike()
     ]
     most = max(states, default=0)
@@ -172,7 +197,7 @@ def attention_block(model: Model, release: Release, settings: Settings) -> int:
 
 def layer_pages(model: Model, release: Release, settings: Settings, layer: Layer, block: int) -> Iterator[Page]:
     """The pages that one layer asks for: none, one, or several where it has attention and states, or an indexer."""
-    states = sum(_state_bytes(model, cache, settings.tp) for cache in layer.caches if isinstance(cache, StateCache))
+    states = sum(_state_bytes(model, cache, settings) for cache in layer.caches if isinstance(cache, StateCache))
     attention = [cache for cache in layer.caches if _is_attention(cache)]
     for cache in attention:
         yield _attention_page(model, release, settings, cache, block)
@@ -199,4 +224,8 @@ def model_pages(model: Model, release: Release, settings: Settings) -> tuple[tup
             made[key] = tuple(
                 replace(page, size=max(page.size, padded)) if page.kind == "state" else page for page in pages
             )
-    return tuple(made[id(layer)] for layer in model.decoder.layers)
+    found = [made[id(layer)] for layer in model.decoder.layers]
+    if drafts(settings)[0] in _MTP:
+        # The head for multi-token prediction is one more layer, like the last that has attention.
+        found.append(next(pages for pages in reversed(found) if any(page.kind != "state" for page in pages)))
+    return tuple(found)
