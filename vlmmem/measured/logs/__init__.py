@@ -155,7 +155,7 @@ def _run(reading: Reading, fields: dict[str, Any], notes: list[str], name: str) 
         notes.append("not in the log: " + ", ".join(reading.missing))
     notes += reading.notes
     note = _release_note(fields["engine"], fields.get("version"))
-    if note:
+    if note and not any("names no release" in each for each in notes):
         notes.append(note)
     model = str(fields["model"])[:200]
     catalogue, why, family, vision = _catalogued(model)

@@ -15,6 +15,7 @@ What a config holds is read as text: nothing of it is evaluated.
 """
 
 import re
+from collections.abc import Iterator
 
 from vlmmem.errors import InputError
 from vlmmem.measured.logs.reading import Reading, fullest, number, printed
@@ -103,6 +104,8 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "block_size": ("block_size",),
 }
 _LEAST_DIGITS = 2
+_LEVEL = re.compile(r"\b(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b")
+_MOST_WRAPPED = 100
 _OPTIONS = ("max_lora_rank", "num_gpu_blocks_override", "decode_context_parallel_size", "swap_space", "cpu_offload_gb")
 _EXPECTED = ("weights", "activation_peak", "non_torch", "kv_pool", "max_concurrency", "cuda_graph")
 
@@ -165,6 +168,8 @@ class _Log:
         self.blocks: list[Quantity] = []
         self.cpu_blocks: list[Quantity] = []
         self.concurrency: list[Quantity] = []
+        self.share: float | None = None
+        self.own = ""
 
     def device(self, line: str) -> str:
         """The process that printed a line: its pid; the main one's name is empty."""
@@ -178,6 +183,13 @@ class _Log:
             self.labels[pid] = label
         return pid
 
+    def release(self, version: str) -> None:
+        """Take the release; a build of somebody's own, 0.1.dev1+gda1daf40b, names none."""
+        if version.startswith("0.1.dev"):
+            self.own = f"a build of its own ({version}) names no release"
+        elif version:
+            self.reading.fields.setdefault("version", version)
+
     def line(self, line: str) -> None:
         """Take what one line says."""
         device, fields = self.device(line), self.reading.fields
@@ -185,18 +197,19 @@ class _Log:
         if start:
             self.starts.append((device, self.labels.get(device, "")))
             self.config.append(line[start.end() :])
-            if start["version"]:
-                fields["version"] = start["version"]
+            self.release(start["version"] or "")
             return
         version = _VERSION.search(line)
         if version:
-            fields.setdefault("version", version[1].rstrip(",;"))
+            self.release(version[1].rstrip(",;"))
         if "non-default args" in line or "args: Namespace" in line or "vllm serve" in line or "vllm.entrypo" in line:
             self.given.append(line)
             return
+        found = re.search(r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)", line)
+        if found:  # printed for a default config too, before the one that counts
+            fields["batch_tokens"] = number(found[1])
         for pattern, field in (
             (r"Defaulting max_num_batched_tokens to ([\d,]+)", "batch_tokens"),
-            (r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)", "batch_tokens"),
             (r"Defaulting max_num_seqs to ([\d,]+)", "sequences"),
             (r"Using max model len (\d+)", "context"),
         ):
@@ -225,6 +238,8 @@ class _Log:
         found = _DEVICE.search(line)
         if found:
             self.add(device, "init_free", _quantity(found["free"], found["u"]), line)
+            share = re.search(r"Desired GPU memory utilization is \((0?\.\d{1,6}|1(?:\.0+)?),", line)
+            self.share = float(share[1]) if share else self.share
             reading.fields.setdefault("gpu_total", _quantity(found["total"], found["u"]).json())
         for pattern in _TOTALS:
             found = pattern.search(line)
@@ -285,6 +300,24 @@ def _pieces(line: str) -> list[str]:
     return [line[a:b] for a, b in zip(cuts, [*cuts[1:], len(line)], strict=True) if line[a:b].strip()]
 
 
+def _unwrapped(lines: list[str]) -> Iterator[str]:
+    """The lines; a config that a narrow terminal broke over several is joined again."""
+    whole: list[str] = []
+    for line in lines:
+        if whole and not _LEVEL.search(line) and len(whole) < _MOST_WRAPPED:
+            whole.append(line.lstrip())
+            continue
+        if whole:
+            yield "".join(whole)
+            whole = []
+        if "with config:" in line or "non-default args:" in line:
+            whole.append(line)
+        else:
+            yield line
+    if whole:
+        yield "".join(whole)
+
+
 def _one_start(log: _Log) -> None:
     """Refuse a log of two starts: whose figures would be whose?"""
     own = [device for device, label in log.starts if "DP" not in label]
@@ -315,7 +348,7 @@ def read(lines: list[str]) -> Reading:
     (6710886400, 13724)
     """
     log = _Log()
-    for line in lines:
+    for line in _unwrapped(lines):
         if _WANTED.search(line):
             for piece in _pieces(line) if line.count("pid=") > 1 else (line,):
                 log.line(piece)
@@ -328,6 +361,10 @@ def read(lines: list[str]) -> Reading:
         if found:
             fields.setdefault("model", found[1])
     _settings_of_parallelism(fields)
+    if log.share is not None:
+        fields.setdefault("utilization", log.share)
+    if log.own and "version" not in fields:
+        reading.notes.append(log.own)
     for device in list(reading.devices):
         part = reading.devices.pop(device)
         _one_weight(part)
