@@ -1,0 +1,178 @@
+"""transformers: published GPU peaks, PyTorch's blocks, and what changed by release.
+
+The peaks are those of Qwen's speed tables (vlmmem/measured/runs/transformers.json, fitted runs only): the published
+script sums torch.cuda.max_memory_allocated over the GPUs and divides by 2**30. Two digits are printed.
+"""
+
+from statistics import mean
+
+import pytest
+
+from vlmmem import find_format, find_gpu, find_model
+from vlmmem.engines import Settings, reserve
+from vlmmem.engines import transformers as engine
+from vlmmem.engines.releases import Release, find_release
+from vlmmem.engines.transformers.allocator import CachingAllocator, allocated_bytes
+from vlmmem.errors import InputError
+from vlmmem.measured import Run, runs
+from vlmmem.memory import forward_moments, forward_peak_bytes
+
+MIB, GIB = 2**20, 2**30
+
+TABLES = tuple(run for run in runs() if run.id.startswith("qwentab-") and run.split == "fitted")
+
+
+def _peak(run: Run) -> int:
+    assert run.catalogue is not None
+    assert run.input_tokens is not None
+    assert run.output_tokens is not None
+    settings = Settings(
+        run.input_tokens + run.output_tokens,
+        pp=run.gpus or 1,
+        sequences=run.batch,
+        weights=None if run.weights is None else find_format(run.weights),
+        options=(("prompt_tokens", run.input_tokens), ("attention", "flash_attention_2")),
+    )
+    found = reserve(find_model(run.catalogue), f"transformers@{run.version}", settings)
+    return int(dict(found.printed)["max_memory_allocated"])
+
+
+class TestPublishedPeaks:
+    def test_there_are_tables(self) -> None:
+        assert len(TABLES) >= 40
+
+    @pytest.mark.parametrize("run", TABLES, ids=lambda run: run.id)
+    def test_within_three_percent(self, run: Run) -> None:
+        printed = dict(run.measured)["total"]
+        assert abs(_peak(run) / printed.bytes - 1) < 0.03
+
+    def test_on_average_a_third_of_a_percent(self) -> None:
+        off = [abs(_peak(run) / dict(run.measured)["total"].bytes - 1) for run in TABLES]
+        assert mean(off) < 0.0035
+
+    def test_prefills_are_right_to_a_thousandth(self) -> None:
+        """Where the prefill of 30,720 tokens decides, nothing is left but the last digit and some 60 MiB."""
+        for run in TABLES:
+            if run.input_tokens == 30_720:
+                printed = dict(run.measured)["total"]
+                assert abs(_peak(run) - printed.bytes) < 70 * MIB, run.id
+
+    def test_without_the_blocks_it_is_worse(self) -> None:
+        """The planted fault: bytes of the tensors alone miss 144 MiB of 14B's matrices of 135 MiB."""
+        model = find_model("qwen2.5-14b")
+        plain = 2 * model.parameters
+        loaded = engine._Peak(model, _release("4.46"), Settings(2048))._weights()[0]
+        assert loaded - plain > 140 * MIB
+
+
+def _release(version: str) -> Release:
+    return find_release("transformers", engine.RELEASES, version)
+
+
+class TestBlocks:
+    """c10/cuda/CUDACachingAllocator.cpp: should_split, get_allocation_size."""
+
+    @pytest.mark.parametrize(
+        ("size", "counted"),
+        [
+            (1, 512),
+            (MIB, MIB),
+            (9 * MIB, 9 * MIB),  # out of a segment of 20 MiB
+            (10 * MIB, 10 * MIB),
+            (11 * MIB, 12 * MIB),  # 1 MiB is left: not split
+            (int(10.5 * MIB), int(10.5 * MIB)),  # 1.5 MiB are left: split
+            (int(129.5 * MIB), 130 * MIB),
+        ],
+    )
+    def test_one_request(self, size: int, counted: int) -> None:
+        assert CachingAllocator().take(size) == counted
+
+    def test_the_rest_of_a_block_is_given_away_whole(self) -> None:
+        # AWQ's scales of 1.01 MiB fall into the 1.625 MiB that its weights of 32.375 MiB leave
+        assert allocated_bytes([int(32.375 * MIB), int(1.01 * MIB)]) == 34 * MIB
+
+    def test_nothing(self) -> None:
+        assert allocated_bytes([0, -1]) == 0
+
+
+class TestReleases:
+    def test_logits_of_all_tokens_until_4_45(self) -> None:
+        model = find_model("llama-3.1-8b")
+        assert [engine.logit_bytes(model, _release(each)) for each in ("4.44", "4.45", "4.46")] == [6, 0, 0]
+
+    def test_a_prompt_costs_six_bytes_a_row_of_the_vocabulary(self) -> None:
+        model = find_model("qwen2.5-7b")
+        tokens = 8192
+        old, new = (
+            dict(reserve(model, f"transformers@{each}", Settings(tokens)).printed)["prefill"]
+            for each in ("4.44.2", "4.46.0")
+        )
+        tables = 2 * model.layers * model.max_positions * model.head_dim * 2
+        mlp = forward_moments(model, tokens)["mlp"]
+        hidden = 2 * tokens * model.hidden_size
+        assert old - new == 6 * tokens * model.vocab_size + hidden - mlp + tables
+
+    def test_sliding_layers_are_cut_since_4_56(self) -> None:
+        model, settings = find_model("mistral-7b"), Settings(16384)
+        old, new = (reserve(model, f"transformers@{each}", settings).bytes_of("kv_cache") for each in ("4.54", "4.56"))
+        assert old == 4 * new
+
+    def test_gemma_has_a_static_cache(self) -> None:
+        found = reserve(find_model("gemma-2-9b"), "transformers@4.46", Settings(8192))
+        assert dict(found.settings)["cache"] == "static"
+
+    def test_eager_attention_writes_its_scores(self) -> None:
+        model = find_model("llama-2-7b")
+        plain, eager = (
+            reserve(model, "transformers", Settings(4096, options=(("attention", each),))).bytes_of("activations")
+            for each in ("sdpa", "eager")
+        )
+        assert eager > plain + 6 * 32 * 4096**2 - GIB
+
+    def test_the_newest_is_the_checked_closed_form(self) -> None:
+        """Weights, cache and `forward_peak_bytes`, and nothing but blocks and workspaces beside them."""
+        model = find_model("llama-3.1-8b")
+        found = reserve(model, "transformers@5.23", Settings(8192))
+        assert found.bytes_of("activations") == forward_peak_bytes(model, 8192)
+
+    def test_an_unknown_release_says_whose_rules_count(self) -> None:
+        found = reserve(find_model("llama-3.1-8b"), "transformers@4.30", Settings(8192))
+        assert found.notes[0] == "transformers 4.30 was not read: the rules of 4.36 are used"
+
+
+class TestSettings:
+    def test_a_longer_answer_ends_in_the_last_step(self) -> None:
+        found = reserve(find_model("llama-2-13b"), "transformers", Settings(4096, options=(("prompt_tokens", 8),)))
+        printed = dict(found.printed)
+        assert printed["max_memory_allocated"] == printed["last_step"] > printed["prefill"]
+
+    def test_images(self) -> None:
+        model = find_model("llava-1.5-7b")
+        plain = reserve(model, "transformers", Settings(1024))
+        seen = reserve(model, "transformers", Settings(1024, images=1, image_size=(336, 336)))
+        assert seen.bytes_of("activations") > plain.bytes_of("activations")
+
+    def test_hopper_has_a_larger_workspace(self) -> None:
+        model = find_model("llama-3.1-8b")
+        sizes = [
+            next(
+                term.bytes
+                for term in reserve(model, "transformers", Settings(64, gpu=find_gpu(gpu))).terms
+                if term.name == "runtime:workspaces"
+            )
+            for gpu in ("a100-80gb", "h100-80gb")
+        ]
+        assert sizes == [8_519_680, 32 * MIB]
+
+    @pytest.mark.parametrize(
+        ("option", "line"),
+        [
+            (("attention", "magic"), "one of sdpa, flash_attention_2, eager is needed"),
+            (("cache", "offloaded"), "one of dynamic, static is needed"),
+            (("prompt_tokens", 0), "a positive integer is needed"),
+            (("prompt_tokens", 9000), "more than the context"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, option: tuple[str, str | int], line: str) -> None:
+        with pytest.raises(InputError, match=line):
+            reserve(find_model("llama-3.1-8b"), "transformers", Settings(8192, options=(option,)))
