@@ -225,7 +225,7 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
                 "latent", latent.bytes + experts.bytes + kept, f"{latent.formula} + {experts.formula} + {said}", basis
             )
         )
-    if last:
+    if last and settings.option("runner") != "pooling":
         stays = experts.bytes if release.since("0.13") else 0
         sampler = _sampler(model, release, settings, images, v1=v1)
         stood = f"{said} + {stays} (experts)" if stays else said
@@ -336,11 +336,12 @@ def _sampler(model: Model, release: Release, settings: Settings, images: Images 
         states = element * hidden * (tokens + rows)
         size = rows * vocabulary * element + states
         return Moment("sampler", size, f"{rows} x {vocabulary} x {element} + {states} (states)", "derived")
-    if v1 and release.since("0.17") and (release.since("0.21") or rows >= _FEWEST_ROWS):
+    flash = _flashinfer(release, settings)
+    if v1 and (flash or (release.since("0.17") and rows >= _FEWEST_ROWS)):
         copies = 12 + wide + (element if element != 4 else 0)
         size = rows * vocabulary * copies
         shown = f"{rows} x {vocabulary} x {copies} + {states} (states)"
-        if not release.since("0.21"):
+        if not flash:
             programs = min(_next_power(rows), settings.gpu.multiprocessors if settings.gpu is not None else rows)
             size += 4 * programs * vocabulary
             shown += f" + 4 x {programs} x {vocabulary}"
@@ -349,6 +350,17 @@ def _sampler(model: Model, release: Release, settings: Settings, images: Images 
     each = measured[-1]["bytes"]
     size = ceil(exact(each) * rows * vocabulary)
     return Moment("sampler", size + states, f"{each} x {rows} x {vocabulary} + {states} (states)", "measured")
+
+
+def _flashinfer(release: Release, settings: Settings) -> bool:
+    """Whether FlashInfer samples: by default since 0.21; before where VLLM_USE_FLASHINFER_SAMPLER asks for it.
+
+    Up to 0.11.1 V1 took it wherever it was installed, which no setting says: it is taken for absent.
+    """
+    asked = settings.option("VLLM_USE_FLASHINFER_SAMPLER")
+    if asked is not None:
+        return str(asked) not in ("0", "False")
+    return release.since("0.21")
 
 
 def _next_power(count: int) -> int:

@@ -47,10 +47,15 @@ def kind_of(settings: Settings) -> str:
 
 
 def _row(rows: list[dict[str, Any]], release: Release, kind: str, size: str) -> dict[str, Any]:
-    """The row of the newest release that is not newer, of these GPUs where there is one."""
-    fits = [row for row in rows if row["kind"] == kind and release.since(row["since"])]
-    fits = fits or [row for row in rows if row["kind"] == kind] or rows
-    return next((row for row in reversed(fits) if row["gpu"] == size), fits[-1])
+    """The row of the newest release that is not newer, of these GPUs.
+
+    Small GPUs without a row of their own have the oldest of the kind: what grew since is buffers for NVLink.
+    """
+    alike = [row for row in rows if row["kind"] == kind] or rows
+    fits = [row for row in alike if row["gpu"] == size and release.since(row["since"])]
+    if fits:
+        return fits[-1]
+    return alike[0] if size == "small" else next((row for row in alike if row["gpu"] == size), alike[0])
 
 
 def size_of(settings: Settings) -> str:
