@@ -176,3 +176,29 @@ class TestSettings:
     def test_bad_input_is_one_line(self, option: tuple[str, str | int], line: str) -> None:
         with pytest.raises(InputError, match=line):
             reserve(find_model("llama-3.1-8b"), "transformers", Settings(8192, options=(option,)))
+
+
+class TestAutoAwq:
+    """AutoAWQ's README: its benchmark prints torch.cuda.max_memory_allocated / 2**30."""
+
+    @pytest.mark.parametrize(
+        ("model", "batch", "prompt", "printed", "off"),
+        [
+            ("mistral-7b", 1, 64, 4.35, 0.03),  # loading decides
+            ("mistral-7b", 1, 2048, 5.55, 0.003),
+            ("mistral-7b", 8, 2048, 16.82, 0.003),
+            ("mpt-7b", 1, 64, 3.67, 0.005),  # the warm-up decides
+            ("mpt-7b", 1, 2048, 5.87, 0.01),
+            ("falcon-7b", 1, 2048, 6.83, 0.02),
+        ],
+    )
+    def test_readme(self, model: str, batch: int, prompt: int, printed: float, off: float) -> None:
+        options = (("prompt_tokens", prompt), ("library", "autoawq"))
+        settings = Settings(2 * prompt, sequences=batch, weights=find_format("awq-4bit"), options=options)
+        found = reserve(find_model(model), "transformers", settings)
+        assert dict(found.printed)["max_memory_allocated"] / GIB == pytest.approx(printed, rel=off)
+
+    def test_experts_are_not_priced(self) -> None:
+        settings = Settings(64, weights=find_format("awq-4bit"), options=(("library", "autoawq"),))
+        with pytest.raises(InputError, match="fused experts are not priced"):
+            reserve(find_model("mixtral-8x7b"), "transformers", settings)

@@ -26,6 +26,7 @@ from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.transformers.allocator import allocated_bytes
+from vlmmem.engines.transformers.autoawq import fused
 from vlmmem.engines.transformers.weights import kernel, largest_linear, loaded_bytes, rotary_tables
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
@@ -148,7 +149,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
         release: the release of transformers.
         settings: `context` counts prompt and answer, `sequences` are those of the batch (1), `pp` the GPUs over which
             device_map deals the layers out. Options: prompt_tokens (the whole context), attention (sdpa,
-            flash_attention_2 or eager), cache (dynamic or static), images.
+            flash_attention_2 or eager), cache (dynamic or static), library (autoawq: its fused modules and cache).
 
     Raises:
         InputError: an option has no such value, or the GPUs cannot split the model.
@@ -299,6 +300,8 @@ class _Peak:
         activations = peak - held - full
         tag = _TAGS[release.version]
         code = f"{_CODE}{tag}"
+        if self._choice("library", ("transformers", "autoawq")) == "autoawq":
+            return self._fused(weights, weights_told)
         what = "prefill" if prefill >= last else "last step"
         if head > inside:
             what = "loading, where the tied output head stands beside the embedding"
@@ -341,6 +344,28 @@ class _Peak:
                 ("logits", "last token" if not self.rules.all_logits else "every token"),
             ),
             notes=tuple(self.notes),
+        )
+
+    def _fused(self, weights: int, weights_told: str) -> Reservation:
+        """The same with AutoAWQ's own attention and cache."""
+        if self.settings.pp * self.settings.tp > 1:
+            raise InputError("library: AutoAWQ's fused modules are priced on one GPU")
+        found = fused(self.model, self.number, self.settings, self.prompt)
+        peak = weights + max(found.cache + found.prefill + _WORKSPACE, found.loading)
+        source = "https://github.com/casper-hansen/AutoAWQ/tree/v0.1.6/awq/modules/fused"
+        told = f"peak of the prompt's pass, at its {found.moment}, or of loading"
+        return Reservation(
+            "transformers",
+            self.release.version,
+            (
+                Term("weights", weights, weights_told, "derived", _ALLOCATOR),
+                Term("kv_cache", found.cache, "keys, values and rotations of the answer's tokens", "derived", source),
+                Term("activations", peak - weights - found.cache - _WORKSPACE, told, "derived", source),
+                Term("runtime:workspaces", _WORKSPACE, f"{_WORKSPACE:,} B of cuBLAS", "derived", _CUBLAS),
+            ),
+            printed=(("max_memory_allocated", peak),),
+            settings=(("library", "autoawq"), ("sequences", self.batch), ("prompt_tokens", self.prompt)),
+            notes=("AutoAWQ v0.1.6 with fused layers; its cache has room for the answer alone",),
         )
 
     def _weights(self) -> tuple[int, str]:
