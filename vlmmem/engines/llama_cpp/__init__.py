@@ -198,7 +198,8 @@ class Device:
 def _devices(model: Model, release: Release, settings: Settings, start: Start) -> tuple[list[Device], Device, int]:
     """Each GPU, the host, and the bytes of the output buffer."""
     weights = language_weights(model, settings.weights)
-    places = devices_of_layers(model.layers, start.gpu_layers, start.shares)
+    late = release.since("b7551")
+    places = devices_of_layers(model.layers, start.gpu_layers, start.shares, output_first=late)
     hosted = tuple(size if index < start.cpu_moe else 0 for index, size in enumerate(weights.experts))
     blocks = blocks_of(model, release, start.layout, hosted)
     kept: dict[int, LayerCache] = {}
@@ -237,6 +238,7 @@ def _devices(model: Model, release: Release, settings: Settings, start: Start) -
                 era,
                 first=not mine or mine[0] == 0,
                 last=last or fetched,
+                handed=index > 0 and index - 1 in places,
                 copies=_COPIES if several else 1,
             )
             host_compute = max(host_compute, host)

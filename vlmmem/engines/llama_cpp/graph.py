@@ -85,8 +85,8 @@ class Step:
 
 
 class _Builder:
-    def __init__(self, step: Step, era: Era) -> None:
-        self.step, self.era = step, era
+    def __init__(self, step: Step, era: Era, *, first: bool, handed: bool) -> None:
+        self.step, self.era, self.first, self.handed = step, era, first, handed
         self.graph = Graph()
         self.masks: dict[tuple[bool, int], Node] = {}
         self.indices: dict[tuple[bool, int], tuple[Node, Node]] = {}
@@ -96,7 +96,8 @@ class _Builder:
         key = (sliding, cells)
         if key not in self.masks:
             rows = -(-self.step.tokens // self.era.mask_pad) * self.era.mask_pad
-            if self.step.flash and self.era.mask_f16:
+            # a later device is handed the mask that the first one has cast
+            if self.step.flash and (self.era.mask_f16 or self.handed):
                 found = Node(cells * rows * _F16, input=True, host=True)
             else:
                 found = Node(cells * rows * _F32, input=True, host=True)
@@ -277,11 +278,11 @@ class _Builder:
         out = Node(tokens * inner * _F32, (gate, seen))
         return self.matmul(out, tokens, self.step.hidden)
 
-    def build(self, blocks: Sequence[Block], first: bool, last: bool) -> None:
+    def build(self, blocks: Sequence[Block], *, last: bool) -> None:
         """The graph of some layers: with the embedding where they are the first, the logits where the last."""
         step = self.step
         size = step.tokens * step.hidden * _F32
-        if first:
+        if self.first:
             table = Node(0, outside=True, host=True)
             here = Node(size, (table, Node(_I32 * step.tokens, input=True, host=True)), host=True)
             here.output = self.era.keeps_embedding
@@ -337,6 +338,11 @@ def _split(graph: Graph, copies: int) -> tuple[list[Node], list[Node]]:
                     kept = copies > 1
                     made[id(source)] = Node(source.bytes, input=kept, output=kept)
                     spare += [Node(source.bytes, input=True, output=True) for _ in range(copies - 1)]
+                    if kept and source.input:
+                        # the host keeps as many of what is set before the graph runs
+                        source.output = True
+                        more = range(copies - 1)
+                        spare += [Node(source.bytes, input=True, output=True, host=True) for _ in more]
                 sources[at] = made[id(source)]
         node.sources = tuple(sources)
     between = list(made.values())
@@ -352,6 +358,7 @@ def compute_buffers(
     *,
     first: bool = True,
     last: bool = True,
+    handed: bool = False,
     copies: int = 1,
     device: bool = True,
 ) -> tuple[int, int]:
@@ -363,11 +370,12 @@ def compute_buffers(
         era: the build's rules.
         first: whether the embedding stands before them.
         last: whether the logits stand behind them.
+        handed: whether another device stands before this one, and hands on what it has made of the inputs.
         copies: of each input where several devices work at once (pipeline parallelism: 4).
         device: False where all runs on the CPU: one buffer for all.
     """
-    builder = _Builder(step, era)
-    builder.build(blocks, first, last)
+    builder = _Builder(step, era, first=first, handed=handed)
+    builder.build(blocks, last=last)
     graph = builder.graph
     if not device:
         for node in (*graph.nodes, *graph.leaves):

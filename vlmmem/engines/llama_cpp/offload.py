@@ -1,8 +1,9 @@
 """Where llama.cpp puts the weights: which layers, and which device.
 
-src/llama-model.cpp, `load_tensors`: the last n_gpu_layers of the layers and the output (which counts as one more)
-lie on the devices, cut at the shares of tensor_split; the token embedding always stays in the host's memory, and
-where it is the output too a second copy goes to the device.
+src/llama-model.cpp, `load_tensors`: the last n_gpu_layers of the layers lie on the devices, cut at the shares of
+tensor_split. The output counts as one layer more: the last of all since b7551, and before that the one that came behind
+all others. The token embedding always stays in the host's memory, and where it is the output too a second copy goes to
+the device.
 """
 
 from bisect import bisect_right
@@ -33,18 +34,21 @@ class Weights:
     embedding: int
 
 
-def devices_of_layers(layers: int, gpu_layers: int, shares: Sequence[float]) -> list[int | None]:
+def devices_of_layers(
+    layers: int, gpu_layers: int, shares: Sequence[float], *, output_first: bool = True
+) -> list[int | None]:
     """The device of each layer and, at the end, of the output; None is the host.
 
     Args:
         layers: of the model.
         gpu_layers: n_gpu_layers.
         shares: of each device, in any unit (tensor_split; by default its free memory).
+        output_first: whether the output goes to a device before any layer does (since b7551), or behind all.
 
     >>> devices_of_layers(4, 3, [1.0]), devices_of_layers(5, 99, [1.0, 1.0])
     ([None, None, 0, 0, 0], [0, 0, 0, 1, 1, 1])
     """
-    start = max(layers + 1 - gpu_layers, 0)
+    start = max(layers + output_first - gpu_layers, 0)
     on = min(gpu_layers, layers + 1)
     total = sum(shares)
     ends = [sum_ / total for sum_ in accumulate(shares)]
