@@ -23,6 +23,7 @@ from vlmmem.engines.vllm.pages import Page, attention_block
 from vlmmem.errors import InputError
 from vlmmem.measured import runs
 from vlmmem.measured.run import Run
+from vlmmem.memory import cache_sizes
 from vlmmem.record import replace
 from vlmmem.terms import Term
 
@@ -348,6 +349,29 @@ def test_v0_keeps_latent_vectors_as_the_release_does(version: str, bytes_a_token
     layout = kv_layout(find_model("deepseek-v3"), release(version), Settings(8192, tp=1))
     assert layout is not None
     assert layout.block_bytes == 61 * 16 * bytes_a_token
+
+
+def test_minicpm3_is_served_by_plain_attention() -> None:
+    # vllm/model_executor/models/minicpm3.py: 40 heads of 64 + 32, values padded to them.
+    for version in ("0.7.1", "0.19"):
+        layout = kv_layout(find_model("minicpm3-4b"), release(version), Settings(8192, tp=2))
+        assert layout is not None
+        assert layout.block_bytes == 62 * 16 * 20 * 2 * 96 * 2
+
+
+@pytest.mark.parametrize("version", ["0.8.5", "0.11", "0.19", "0.29"])
+def test_where_layers_are_alike_a_block_is_what_they_keep_of_its_tokens(version: str) -> None:
+    for name in ("llama-2-13b", "llama-3.1-70b", "qwen2.5-7b", "mistral-7b", "phi-4", "deepseek-v3", "mixtral-8x7b"):
+        model = find_model(name)
+        layout = kv_layout(model, release(version), Settings(8192, gpu=find_gpu("h100-80gb")))
+        assert layout is not None
+        kept = cache_sizes(model, complete(model, release(version), Settings(8192)).kv_dtype or "bf16")
+        assert layout.block_bytes == layout.block * sum(size for _, size in kept.growing)
+
+
+def test_heads_that_do_not_divide_over_the_gpus_are_refused() -> None:
+    with pytest.raises(InputError, match="3 GPUs cannot split 32 heads"):
+        kv_layout(find_model("llama-3.1-8b"), release("0.19"), Settings(8192, tp=3))
 
 
 def test_v0_counts_cross_attention_among_all_layers_and_later_releases_do_not_serve_it() -> None:

@@ -13,22 +13,23 @@ group; layers of several kinds are cut into groups of g layers that draw blocks 
 - since 0.21 the printed size of the cache is concurrency x max_model_len, before it was blocks // groups x block size.
 
 Source: vllm/v1/core/kv_cache_utils.py at v0.8.0, v0.8.5, v0.9.2, v0.10.2, v0.11.0, v0.11.2, v0.12.0, v0.17.0, v0.18.0,
-v0.19.0, v0.21.0, v0.22.0, v0.26.0, v0.28.0; vllm/worker/cache_engine.py and vllm/executor/executor_base.py at v0.7.3
+v0.19.0, v0.21.0, v0.22.0, v0.26.0, v0.28.0, v0.29.0;
+vllm/worker/cache_engine.py and vllm/executor/executor_base.py at v0.7.3
 and v0.8.5.
 """
 
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
-from math import ceil
 
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.defaults import complete
 from vlmmem.engines.vllm.generation import V0_ONLY, uses_v1
-from vlmmem.engines.vllm.pages import Page, drafts, model_pages
+from vlmmem.engines.vllm.pages import Page, drafts, model_pages, plain_heads, state_mode
 from vlmmem.errors import InputError
 from vlmmem.layers import LatentCache, StateCache
+from vlmmem.memory import kv_heads_per_rank
 from vlmmem.model import Model
 from vlmmem.parallelism import stage_layers
 from vlmmem.record import record, replace
@@ -107,8 +108,9 @@ def kv_layout(model: Model, release: Release, settings: Settings) -> Layout | No
     """How vLLM cuts the pool of one GPU; None for a model that keeps nothing.
 
     Raises:
-        InputError: the release does not serve such a model.
+        InputError: the release does not serve such a model, or its heads do not divide over the GPUs.
     """
+    kv_heads_per_rank(model, settings.tp)
     filled = complete(model, release, settings)
     if model.architecture in V0_ONLY and release.since("0.11"):
         raise InputError(f"vllm {release.version}: {model.architecture} models are not served since 0.11; 0.10.2 is")
@@ -180,14 +182,17 @@ def _v0_layout(model: Model, release: Release, settings: Settings) -> Layout | N
         return None
     heads = max(1, model.kv_heads // settings.tp)
     elements = 2 * heads * model.head_dim
-    if latent is not None and model.architecture != "minicpm3":
+    plain, width = plain_heads(model, settings.tp)
+    if plain:
+        elements = 2 * plain * width
+    elif latent is not None:
         elements = latent.width
         if not release.since("0.7"):
             # Before latent attention had a cache of its own, keys and values were padded to 256 elements a head.
             elements = 2 * max(1, model.heads // settings.tp) * 256
         elif release.since("0.7.2") and not release.since("0.8"):
-            width = ceil(Fraction(16, 8))
-            elements = -(-elements * width // _ALIGNMENT) * _ALIGNMENT // width
+            # Of 16-bit elements, whatever the cache's own format.
+            elements = -(-elements * 2 // _ALIGNMENT) * _ALIGNMENT // 2
     size = int(layers * settings.block_size * elements * bits) // 8
     blocks = -(-settings.context // settings.block_size)
     return Layout(size, settings.block_size, 1, blocks, f"V0: {layers} attention layers alike")
@@ -224,7 +229,7 @@ def _one_kind(pages: Sequence[Page]) -> bool:
 
 
 def _unified(model: Model, release: Release, pages: Sequence[Page]) -> list[Page]:
-    """Pages of one size: smaller ones hold more tokens, which must come out even."""
+    """Pages of one size: smaller ones hold more tokens, which must come out even; since 0.29 they may be padded."""
     most = max(page.size for page in pages)
     found = []
     for page in pages:
@@ -234,6 +239,8 @@ def _unified(model: Model, release: Release, pages: Sequence[Page]) -> list[Page
             found.append(replace(page, size=most))
         elif release.since("0.11.2") and most % page.size == 0:
             found.append(replace(page, size=most, block=page.block * (most // page.size)))
+        elif release.since("0.29") and page.kind in ("full", "sliding", "chunked"):
+            found.append(replace(page, size=most))
         else:
             raise InputError(
                 f"vllm {release.version}: pages of {model.id or model.architecture} are of sizes that it cannot make "
@@ -321,14 +328,15 @@ def _in_flight(model: Model, release: Release, settings: Settings) -> int:
 
 
 def _state_blocks(model: Model, release: Release, settings: Settings) -> int:
-    """Blocks that a layer with states holds of a sequence: 1, or 2 where prefixes are cached ("align"), and the drafts.
+    """Blocks that a layer with states holds of a sequence: 1, 2 where the last ones are kept, or one for each block.
 
-    Prefix caching is the default of hybrids since 0.26, but not of models without attention.
+    Drafts come on top.
 
-    Source: vllm/config/model.py, `is_prefix_caching_supported`, v0.19.0 to v0.28.0; MambaSpec.max_memory_usage_bytes.
+    Source: vllm/v1/kv_cache_interface.py, MambaSpec.max_memory_usage_bytes, v0.11.0 to v0.28.0.
     """
-    asked = settings.option("enable_prefix_caching")
-    attention = any(not isinstance(cache, StateCache) for layer in model.decoder.layers for cache in layer.caches)
-    default = release.since("0.26") and attention
-    kept = 2 if release.since("0.16") and (default if asked is None else bool(asked)) else 1
-    return kept + drafts(settings)[1]
+    drafted = drafts(settings)[1]
+    mode = state_mode(model, release, settings)
+    if mode == "all":
+        each = settings.block_size or 1
+        return -(-settings.context // each) + (drafted if release.since("0.21") else 0)
+    return (2 if mode == "align" else 1) + drafted

@@ -8,7 +8,7 @@ they are asked to draft (speculative_config).
 
 from collections.abc import Iterator
 from fractions import Fraction
-from math import ceil
+from math import ceil, lcm
 
 from vlmmem.catalog import find_format
 from vlmmem.engines.releases import Release
@@ -20,13 +20,32 @@ from vlmmem.model import Model
 from vlmmem.record import record, replace
 from vlmmem.strict_json import parse_json
 
-__all__ = ["INDEXER_BYTES", "Page", "attention_block", "drafts", "layer_pages", "model_pages"]
+__all__ = [
+    "INDEXER_BYTES",
+    "Page",
+    "attention_block",
+    "drafts",
+    "layer_pages",
+    "model_pages",
+    "plain_heads",
+    "state_mode",
+]
 
 INDEXER_BYTES = 132
 """Bytes a token of a sparse indexer's key: 128 of 8 bits and a scale of 4 bytes (DeepseekV32IndexerCache)."""
 
 _BACKEND_BLOCK = 16
 _LATENT_BLOCK = 64
+_CHUNKS = {
+    "bamba": 256,
+    "granitemoehybrid": 256,
+    "falcon_h1": 128,
+    "nemotron_h": 128,
+    "jamba": 2048,
+    "mamba": 2048,
+    "falcon_mamba": 2048,
+}
+"""Tokens of a chunk of Mamba kernels, from each family's configs; Mamba 1 has none, for which vLLM puts 2,048."""
 _MTP = ("mtp", "deepseek_mtp", "qwen3_next_mtp", "qwen3_5_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp")
 _LONGEST = 4096
 _MOST_DRAFTED = 1024
@@ -125,20 +144,24 @@ def drafts(settings: Settings) -> tuple[str, int]:
     return str(found.get("method") or "draft_model"), tokens
 
 
-def _is_plain(model: Model) -> bool:
-    """Whether vLLM serves a model with latent projections by plain attention: not one of its MLA model types.
+def plain_heads(model: Model, tp: int) -> tuple[int, int]:
+    """Heads of one GPU and their width, of a latent model that is served by plain attention; (0, 0) for the others.
 
-    Source: vllm/config.py, `is_deepseek_mla`, v0.8.5.
+    MiniCPM3 is none of the MLA model types; its keys have the width of its queries, and values are padded to it.
+
+    Source: vllm/config/model.py, `is_deepseek_mla`, and vllm/model_executor/models/minicpm3.py, v0.19.0.
     """
-    return model.architecture == "minicpm3"
+    if model.architecture != "minicpm3":
+        return 0, 0
+    queries = next(tensor for tensor in model.decoder.layers[0].tensors if tensor.name.endswith("q_b_proj.weight"))
+    return max(1, model.heads // tp), queries.outputs // model.heads
 
 
 def _attention_page(model: Model, release: Release, settings: Settings, cache: Cache, block: int) -> Page:
     number = _cache_format(settings)
     if isinstance(cache, LatentCache):
-        if _is_plain(model):
-            heads = max(1, model.heads // settings.tp)
-            width = model.head_dim
+        if plain_heads(model, 1)[0]:
+            heads, width = plain_heads(model, settings.tp)
             return Page("full", block, block * heads * 2 * _vector(width, number), 0, (heads, width, width))
         if cache.what == "indexer":
             return Page("indexer", block, block * INDEXER_BYTES, 0, (1, cache.width))
@@ -170,6 +193,34 @@ def _is_attention(cache: Cache) -> bool:
     return not isinstance(cache, StateCache)
 
 
+def state_mode(model: Model, release: Release, settings: Settings) -> str:
+    """How states are kept for shared prefixes: "none", "align" (the last ones), "all" (one of each block).
+
+    Prefixes are cached of hybrids where that is asked, since 0.26 by default; of models without attention where it is
+    asked. Mamba layers keep "all" from 0.12 to 0.26; other states none before 0.16, and "align" since.
+
+    Source: vllm/model_executor/models/config.py, MambaModelConfig, and vllm/config/model.py,
+    `is_prefix_caching_supported`, v0.11.0, v0.12.0, v0.16.0, v0.26.0, v0.28.0.
+
+    >>> from vlmmem import find_model
+    >>> asked = Settings(8192, options=(("enable_prefix_caching", True),))
+    >>> state_mode(find_model("bamba-9b"), Release("0.19", (0, 19)), asked)
+    'all'
+    """
+    caches = [cache for layer in model.decoder.layers for cache in layer.caches]
+    asked = settings.option("enable_prefix_caching")
+    default = release.since("0.26") and any(_is_attention(cache) for cache in caches)
+    if not release.since("0.12") or not (default if asked is None else bool(asked)):
+        return "none"
+    chosen = settings.option("mamba_cache_mode")
+    mamba = model.architecture in _CHUNKS
+    if not release.since("0.16"):
+        return "all" if mamba else "none"
+    if chosen == "all" or (chosen in (None, "none") and not release.since("0.28")):
+        return "all" if mamba else "align"
+    return "align"
+
+
 def attention_block(model: Model, release: Release, settings: Settings) -> int:
     """Tokens of an attention layer's block: the setting's, raised where a state's page would not fit into it.
 
@@ -192,6 +243,8 @@ def attention_block(model: Model, release: Release, settings: Settings) -> int:
     step = _LATENT_BLOCK if token.kind == "latent" and release.since("0.11.2") else _BACKEND_BLOCK
     if release.since("0.20"):
         step = max(step, block)
+    if state_mode(model, release, settings) == "all":
+        step = lcm(step, _CHUNKS[model.architecture])
     return max(block, step * -(-most // (step * token.size)))
 
 
@@ -202,7 +255,8 @@ def layer_pages(model: Model, release: Release, settings: Settings, layer: Layer
     for cache in attention:
         yield _attention_page(model, release, settings, cache, block)
     if states:
-        yield Page("state", settings.context, states)
+        aligned = state_mode(model, release, settings) != "none"
+        yield Page("state", block if aligned else settings.context, states)
 
 
 def model_pages(model: Model, release: Release, settings: Settings) -> tuple[tuple[Page, ...], ...]:
