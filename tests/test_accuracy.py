@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ FOUND, LEFT = predictions()
 RUNS = {run.id: run for run in runs()}
 
 
-def made(error: float, split: str = "fitted", **changes: object) -> Prediction:
+def made(error: float, split: str = "fitted", **changes: Any) -> Prediction:
     """A prediction that is off by so much."""
     one = Prediction("r", "vllm", "0.19", "weights", split, 100.0, 99.5, 100.5, 100 * (1 + error), "f", "m", False)
     return replace(one, **changes)
@@ -221,7 +222,7 @@ def test_the_ranges_are_fresh() -> None:
 def test_stale_ranges_are_seen(tmp_path: Path) -> None:
     """Planted fault: a fitted run's figure changes after the ranges were written."""
     file = tmp_path / "intervals.json"
-    items = [made(0.002 * at, run=f"r{at}") for at in range(12)]
+    items = [made(0.002 * at, run=f"r{at}", model=f"m{at}") for at in range(12)]
     write(items, file)
     assert stale(items, file) == ()
     changed = [*items[:-1], replace(items[-1], measured=60.0), replace(items[-2], measured=60.0)]
@@ -235,11 +236,11 @@ def test_left_out_records_make_no_range() -> None:
 
 
 def test_too_few_records_are_assumed() -> None:
-    few = fit([made(0.001)] * 3)
-    assert [(item.basis, item.records) for item in few] == [("assumed", 3)]
+    few = fit([made(0.001)] * 30)
+    assert [(item.basis, item.records, item.models) for item in few] == [("assumed", 30, 1)]
     assert few[0].half_width >= 0.05
-    many = fit([made(0.001)] * 9)
-    assert {item.basis for item in many} == {"measured"}
+    many = fit([made(0.001 * at, model=f"m{at}") for at in range(9)])
+    assert {(item.basis, item.models) for item in many} == {("measured", 9)}
 
 
 def test_an_interval_holds_its_estimate() -> None:

@@ -212,26 +212,29 @@ def measured(folder: Path) -> dict[str, Any]:
     def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
 
-    answers: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    once: dict[str, dict[str, dict[str, Any]]] = {}
-    for model, context in sorted({(model.id, case.context) for _, model, case in peers_measured.cases()}):
-        hub_id = str(find_model(model).hub_id)
-        if model not in once:
-            write_model(model, folder)
-            command = [python, "-m", "accelerate.commands.accelerate_cli", "estimate-memory", hub_id]
-            planner = call(python, "-m", "llm_resource_planner.cli", hub_id)
-            once[model] = {
-                "accelerate": accelerate(call(*command)),
-                "llm-resource-planner": peers_measured.llm_resource_planner(planner),
-            }
+    answers: dict[str, dict[str, dict[str, Any]]] = {}
+    contexts: dict[str, int] = {}
+    for _, model, case in peers_measured.cases():
+        contexts[model.id] = max(case.context, contexts.get(model.id, 1))
+    for name, context in sorted(contexts.items()):
+        # Their caches grow with every token alike, so one context says what a token takes.
+        hub_id = str(find_model(name).hub_id)
+        write_model(name, folder)
         turned: list[str | Path] = [python, "-c", _TURNED, port, "--model-id", hub_id, "--experimental"]
         said = hf_mem(call(*turned, "--json-output", "--max-model-len", str(context)))
-        if "error" not in said:
-            cache = said.pop("kv_cache")
-            said |= {} if cache is None else {"kv_bytes_per_token": cache / context, "total": said["weights"] + cache}
-        memory = call(python, "-m", "llm_mem.cli", "-m", hub_id, "-c", str(context))
-        answers[model, context] = {"hf-mem": said, **once[model], "llm-mem": peers_measured.llm_mem(memory, context)}
-        print(model, context, answers[model, context], file=sys.stderr)
+        if "error" not in said and (cache := said.pop("kv_cache")) is not None:
+            said["kv_bytes_per_token"] = cache / context
+        answers[name] = {
+            "hf-mem": said,
+            "accelerate": accelerate(
+                call(python, "-m", "accelerate.commands.accelerate_cli", "estimate-memory", hub_id)
+            ),
+            "llm-resource-planner": peers_measured.llm_resource_planner(
+                call(python, "-m", "llm_resource_planner.cli", hub_id)
+            ),
+            "llm-mem": peers_measured.llm_mem(call(python, "-m", "llm_mem.cli", "-m", hub_id, "-c", "1000000")),
+        }
+        print(name, answers[name], file=sys.stderr)
     server.shutdown()
     rows = peers_measured.rounded(peers_measured.compare_runs(answers, python))
     return {"versions": versions(python, (*peers_measured.TOOLS, "transformers", "torch")), "runs": rows}

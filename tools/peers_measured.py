@@ -59,7 +59,7 @@ def cases() -> list[tuple[Run, Model, Case]]:
     """Each run that a tool can be asked about, its model, and what a tool may know."""
     found = []
     for run in runs():
-        if run.catalogue is None:
+        if run.catalogue is None or run.provenance == "harness":
             continue
         model = find_model(run.catalogue)
         try:
@@ -79,6 +79,7 @@ def cases() -> list[tuple[Run, Model, Case]]:
             None if run.gpu_total is None else run.gpu_total.bytes,
             run.utilization,
             element,
+            32 if run.dtype == "float32" else 16,
         )
         found.append((run, model, case))
     return found
@@ -86,6 +87,10 @@ def cases() -> list[tuple[Run, Model, Case]]:
 
 def shapes(model: Model) -> dict[str, Any]:
     """The file of shapes that llm-analysis asks for."""
+    config = model_facts(model.id)["config"]
+    text = config.get("text_config") or config.get("llm_config") or config
+    # Its one width of an MLP is an expert's where there are experts.
+    width = text.get("moe_intermediate_size") or model.intermediate_size
     return {
         "name": model.id,
         "num_layers": model.layers,
@@ -93,8 +98,8 @@ def shapes(model: Model) -> dict[str, Any]:
         "hidden_dim": model.hidden_size,
         "vocab_size": model.vocab_size,
         "num_key_value_heads": model.kv_heads,
-        "ffn_embed_dim": model.intermediate_size,
-        "expansion_ratio": model.intermediate_size / model.hidden_size,
+        "ffn_embed_dim": width,
+        "expansion_ratio": width / model.hidden_size,
         "model_type": "llama",
         "moe_num_experts": model.experts or 1,
         "moe_top_k": model.active_experts or 1,
@@ -121,13 +126,12 @@ def llm_analysis(python: Path, asked: list[tuple[Run, Model, Case]]) -> dict[str
     return {run.id: answer for (run, _, _), answer in zip(asked, said, strict=True)}
 
 
-def llm_mem(done: subprocess.CompletedProcess[str], context: int) -> dict[str, Any]:
-    """What llm-mem prints: GB of 10^9 bytes."""
+def llm_mem(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What llm-mem prints for a million tokens: GB of 10^9 bytes."""
     found = re.search(r"Model VRAM: ([\d.]+) GB\s+(?:\S+\s+)?.*?Context VRAM: ([\d.]+) GB", done.stdout, re.DOTALL)
     if done.returncode or not found:
         return {"error": (re.findall(r"Error: [^\n]*", done.stdout) or ["no answer"])[-1][:160]}
-    weights, cache = float(found[1]) * 10**9, float(found[2]) * 10**9
-    return {"weights": weights, "kv_bytes_per_token": cache / context, "total": weights + cache}
+    return {"weights": float(found[1]) * 10**9, "kv_bytes_per_token": float(found[2]) * 10**9 / 10**6}
 
 
 def llm_resource_planner(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -149,18 +153,18 @@ def _on_one_gpu(answer: dict[str, Any], case: Case) -> dict[str, Any]:
     return {name: value / gpus if isinstance(value, int | float) else value for name, value in answer.items()}
 
 
-def compare_runs(answers: dict[tuple[str, int], dict[str, dict[str, Any]]], python: Path) -> dict[str, Any]:
+def compare_runs(answers: dict[str, dict[str, dict[str, Any]]], python: Path) -> dict[str, Any]:
     """Each run's answers, tool by tool and formula by formula.
 
     Args:
-        answers: by model and context, what the tools that ask the hub said of the whole model.
+        answers: by model, what the tools that ask the hub said of the whole model.
         python: the environment of llm-analysis.
     """
     asked = cases()
     shaped = llm_analysis(python, asked)
     rows: dict[str, dict[str, Any]] = {}
     for run, model, case in asked:
-        row = {tool: _on_one_gpu(said, case) for tool, said in answers[model.id, case.context].items()}
+        row = {tool: _on_one_gpu(said, case) for tool, said in answers[model.id].items()}
         row["llm-analysis"] = shaped[run.id]
         row |= {formula.id: formula.answer(case) for formula in FORMULAS}
         rows[run.id] = row

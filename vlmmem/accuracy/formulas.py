@@ -25,6 +25,7 @@ class Case:
         context, tp, pp: as the run states them.
         gpu_bytes, utilization: the GPU's memory and the share of it; None where the run does not say.
         kv_element: bytes of an element of the KV cache.
+        bits: bits of a weight as the run loads it.
     """
 
     config: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Case:
     gpu_bytes: int | None = None
     utilization: float | None = None
     kv_element: float = 2
+    bits: int = 16
 
 
 @record(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _planner_after(case: Case) -> dict[str, float]:
 def _fifth(case: Case) -> dict[str, float]:
     """P x Q / 8 x 1.2: a fifth of the weights for everything else, the cache included."""
     gpus = case.tp * case.pp
-    weights = case.weights / gpus
+    weights = case.parameters * case.bits / 8 / gpus
     found = {"weights": weights, "activations": 0.2 * weights, "total": 1.2 * weights}
     if case.gpu_bytes and case.utilization:
         found["kv_pool"] = max(0.0, case.gpu_bytes * case.utilization - 1.2 * weights)

@@ -1,9 +1,10 @@
 """Ranges: between which sizes a figure will lie, from the errors of the runs that the rules may be fitted on.
 
 Split conformal prediction: the half-width is a quantile of the sizes of measured / predicted - 1, so that a further run
-of the same kind lies within it as often as the level says. It is taken from the engine's own release where that has
-enough records, else from all releases of the engine; where these are too few, it is assumed, and says so. Whether the
-level holds is measured on the runs that were left out.
+of the same kind lies within it as often as the level says. Runs of one model resemble each other, and the next run will
+be of another: each model counts once, with the run that is farthest off. The quantile is taken from the engine's own
+release where that has enough models, else from all releases of the engine; where these are too few, it is assumed, and
+says so. Whether the level holds is measured on the runs that were left out.
 """
 
 import json
@@ -37,7 +38,8 @@ class Width:
 
     Attributes:
         engine, release, quantity: whose; release "all" is every release of the engine.
-        records: from how many fitted runs; with too few of them `basis` is assumed.
+        records: from how many fitted runs.
+        models: of how many models; with too few of them `basis` is assumed.
         half_width: as a share of the estimate.
         basis: measured, or assumed.
     """
@@ -46,13 +48,14 @@ class Width:
     release: str
     quantity: str
     records: int
+    models: int
     half_width: float
     basis: str
 
 
 @cache
 def _rules() -> dict[str, Any]:
-    found: dict[str, Any] = parse_json(_RULES.read_bytes(), _RULES.name)  # type: ignore[assignment]
+    found: dict[str, Any] = parse_json(_RULES.read_bytes(), _RULES.name)
     return found
 
 
@@ -65,14 +68,18 @@ def level() -> float:
     return float(_rules()["level"])
 
 
-def _width(engine: str, release: str, quantity: str, residuals: list[float]) -> Width:
+def _width(engine: str, release: str, quantity: str, residuals: list[tuple[str, float]]) -> Width:
     rules = _rules()
-    found = conformal(residuals, rules["level"])
+    farthest: dict[str, float] = {}
+    for model, size in residuals:
+        farthest[model] = max(abs(size), farthest.get(model, 0.0))
+    sizes = list(farthest.values())
+    found = conformal(sizes, rules["level"])
     basis = "assumed" if found is None else "measured"
     if found is None:
-        found = max([rules["assumed"].get(quantity, rules["otherwise"]), *map(abs, residuals)])
+        found = max([rules["assumed"].get(quantity, rules["otherwise"]), *sizes])
     half = ceil(max(found, rules["least"]) * _STEPS - 1e-6) / _STEPS
-    return Width(engine, release, quantity, len(residuals), half, basis)
+    return Width(engine, release, quantity, len(residuals), len(sizes), half, basis)
 
 
 def fit(of: Iterable["Prediction"]) -> tuple[Width, ...]:
@@ -82,11 +89,8 @@ def fit(of: Iterable["Prediction"]) -> tuple[Width, ...]:
     for engine, quantity in sorted({(item.engine, item.quantity) for item in kept}):
         of_both = [item for item in kept if (item.engine, item.quantity) == (engine, quantity)]
         for release in (_ALL, *sorted({item.release for item in of_both})):
-            residuals = [
-                item.measured / item.predicted - 1
-                for item in of_both
-                if release in (_ALL, item.release) and item.predicted > 0
-            ]
+            of_release = [item for item in of_both if release in (_ALL, item.release) and item.predicted > 0]
+            residuals = [(item.model, item.measured / item.predicted - 1) for item in of_release]
             made = _width(engine, release, quantity, residuals)
             # A release with too few records of its own takes the engine's.
             if release == _ALL or made.basis == "measured":
@@ -127,11 +131,13 @@ def _load(path: Path) -> tuple[Width, ...]:
     found = []
     for item in top.value("widths"):  # type: ignore[attr-defined]
         entry = Entry(item, path.name)
-        half, count = entry.value("half_width"), entry.value("records")
-        if type(half) is not float or not half > 0 or type(count) is not int or count < 0:
+        half, count, models = entry.value("half_width"), entry.value("records"), entry.value("models")
+        if type(half) is not float or not half > 0 or type(count) is not int or type(models) is not int:
             entry.wrong("half_width", half, "a share above zero, beside a count of records")
         basis = entry.one_of("basis", ("measured", "assumed"))
-        found.append(Width(entry.text("engine"), entry.text("release"), entry.text("quantity"), count, half, basis))
+        found.append(
+            Width(entry.text("engine"), entry.text("release"), entry.text("quantity"), count, models, half, basis)
+        )
         entry.done()
     top.done()
     return tuple(found)
@@ -205,7 +211,7 @@ def ranges(reservation: "Reservation") -> dict[str, dict[str, Any]]:
         if told.get(name):
             found[name] = _range(reservation, [(quantity, told[name])])
     parts = [
-        (quantity, term.bytes) for term in reservation.terms if (quantity := _RUNTIME.get(term.name)) and term.bytes > 0
+        (_RUNTIME[term.name], term.bytes) for term in reservation.terms if term.name in _RUNTIME and term.bytes > 0
     ]
     if parts:
         found["runtime_bytes"] = _range(reservation, parts)

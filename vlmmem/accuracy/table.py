@@ -1,6 +1,6 @@
 """The table of errors: per engine, release, quantity and split, and whether each target is met."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,18 +82,12 @@ class Target:
     quantities: tuple[str, ...]
     statistic: str
     limit: float
-    since: str = ""
-    before: str = ""
+    generation: str = ""
 
     def covers(self, item: Prediction) -> bool:
-        """Whether a prediction is of the engines, releases and quantities of the target."""
-        order = parse_version(item.release)
-        return (
-            item.engine in self.engines
-            and item.quantity in self.quantities
-            and (not self.since or order >= parse_version(self.since))
-            and (not self.before or order < parse_version(self.before))
-        )
+        """Whether a prediction is of the engines, generation and quantities of the target."""
+        named = item.engine in self.engines and item.quantity in self.quantities
+        return named and self.generation in ("", item.generation)
 
     def misses(self, item: Prediction) -> bool:
         """Whether one prediction alone would miss the target."""
@@ -154,8 +148,7 @@ def targets() -> tuple[Target, ...]:
                 tuple(quantities),  # type: ignore[arg-type]
                 entry.one_of("statistic", _STATISTICS),
                 float(entry.value("limit")),  # type: ignore[arg-type]
-                entry.text("since") if entry.has("since") else "",
-                entry.text("before") if entry.has("before") else "",
+                entry.one_of("generation", ("V0", "V1")) if entry.has("generation") else "",
             )
         )
         entry.done()
@@ -213,17 +206,13 @@ def table(
     [True]
     """
     found = list(predictions()[0] if of is None else of)
-    for name, asked, kept in (
-        ("engine", engine, lambda item: item.engine),
-        ("quantity", quantity, lambda item: item.quantity),
-        ("split", split, lambda item: item.split),
-    ):
+    for name, asked in (("engine", engine), ("quantity", quantity), ("split", split)):
         if asked is None:
             continue
-        known = sorted({kept(item) for item in found} | ({LEFT_OUT} if name == "split" else set()))
-        found = [item for item in found if kept(item) == asked or (asked == LEFT_OUT and item.left_out)]
+        known = {str(getattr(item, name)) for item in found} | ({LEFT_OUT} if name == "split" else set())
         if asked not in known:
-            raise InputError(f"{name} {asked[:40]!r} has no record; one of {', '.join(known)} is needed")
+            raise InputError(f"{name} {asked[:40]!r} has no record; one of {', '.join(sorted(known))} is needed")
+        found = [item for item in found if _is_of(item, name, asked)]
     if stated:
         found = [item for item in found if item.stated]
     lines = []
@@ -232,15 +221,15 @@ def table(
         releases = sorted({item.release for item in of_both}, key=parse_version)
         for release in (ALL, *releases):
             of_release = [item for item in of_both if release in (ALL, item.release)]
-            kinds: list[tuple[str, Callable[[Prediction], bool]]] = [(LEFT_OUT, lambda item: item.left_out)]
-            kinds += [
-                (name, lambda item, name=name: item.split == name) for name in sorted({i.split for i in of_release})
-            ]  # type: ignore[misc]
-            for name, belongs in kinds:
-                items = [item for item in of_release if belongs(item)]
-                if items and (split is None or name == split):
+            for name in (LEFT_OUT, *sorted({item.split for item in of_release})):
+                items = [item for item in of_release if _is_of(item, "split", name)]
+                if items and split in (None, name):
                     lines.append(line_of(items, engine_, release, quantity_, name))
     return tuple(sorted(lines, key=lambda line: (line.engine, line.quantity, line.release != ALL, parse_release(line))))
+
+
+def _is_of(item: Prediction, field: str, asked: str) -> bool:
+    return bool(getattr(item, field) == asked) or (field == "split" and asked == LEFT_OUT and item.left_out)
 
 
 def parse_release(line: Line) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "coverage": ("ledger", "whether every number of the documents is accounted for, and your copy the same"),
     "image-tokens": ("images", "tokens and pixels of an image or a video"),
     "measured": ("measured", "what real engines printed; with add, a start-up log to a run of yours"),
+    "accuracy": ("accuracy", "how far the engines' rules are off from what real engines printed"),
     "models": ("catalogue", "the catalogue's models"),
     "gpus": ("catalogue", "the catalogue's GPUs"),
     "formats": ("catalogue", "the catalogue's number formats"),
