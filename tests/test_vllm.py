@@ -419,6 +419,24 @@ def test_blocks_that_are_overridden_and_models_that_keep_nothing() -> None:
     given = Settings(8192, options=(("num_gpu_blocks_override", 100),))
     assert kv_capacity(model, read, given, GIB) == (1600, 100, 100 / 512)
     assert kv_capacity(model, read, Settings(8192), -5) == (0, 0, 0.0)
+    found = reserve(model, "vllm@0.19", replace(given, gpu=find_gpu("h100-80gb")))
+    assert found.bytes_of("kv_cache") == 100 * 16 * 131_072
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_gpu_blocks_override", 0),
+        ("num_gpu_blocks_override", True),
+        ("num_gpu_blocks_override", 2**70),
+        ("decode_context_parallel_size", "nan"),
+        ("decode_context_parallel_size", 3),
+        ("prefill_context_parallel_size", -1),
+    ],
+)
+def test_counts_that_are_none(name: str, value: int | str | bool) -> None:
+    with pytest.raises(InputError, match=name):
+        kv_capacity(find_model("llama-3.1-8b"), release("0.19"), Settings(8192, tp=2, options=((name, value),)), GIB)
 
 
 # --- Defaults --------------------------------------------------------------------------------------------------------

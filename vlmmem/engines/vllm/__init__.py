@@ -11,11 +11,12 @@ from vlmmem.engines.vllm.budget import kv_pool, requested_bytes
 from vlmmem.engines.vllm.command import serve_command
 from vlmmem.engines.vllm.defaults import complete
 from vlmmem.engines.vllm.generation import uses_v1
-from vlmmem.engines.vllm.kv_cache import Layout, kv_capacity, kv_layout, longest_context
+from vlmmem.engines.vllm.kv_cache import Layout, kv_capacity, kv_layout, longest_context, whole_option
 from vlmmem.engines.vllm.pages import drafts
 from vlmmem.errors import InputError
 from vlmmem.model import Model
 from vlmmem.record import replace
+from vlmmem.terms import Term
 from vlmmem.units import BYTES
 
 __all__ = ["RELEASES", "complete", "kv_capacity", "kv_layout", "reserve", "uses_v1"]
@@ -55,6 +56,10 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     outside = non_torch(release, filled)
     graphs = cuda_graphs(model, release, filled)
     pool = kv_pool(release, filled, weights, peak, outside, graphs, v1=v1)
+    override = whole_option(filled, "num_gpu_blocks_override")
+    if override is not None and layout is not None:
+        size = override * layout.block_bytes
+        pool = Term("kv_cache", size, f"{override:,} blocks x {layout.block_bytes:,}", "assumed", pool.source)
     tokens, blocks, concurrency = kv_capacity(model, release, filled, pool.bytes)
     terms = (*weights, peak, outside, *(() if filled.eager else (graphs,)), pool)
     printed: list[tuple[str, int | float]] = [

@@ -34,8 +34,9 @@ from vlmmem.model import Model
 from vlmmem.parallelism import stage_layers
 from vlmmem.record import record, replace
 
-__all__ = ["Layout", "kv_capacity", "kv_layout", "longest_context"]
+__all__ = ["Layout", "kv_capacity", "kv_layout", "longest_context", "whole_option"]
 
+_MOST = 2**40
 _ALIGNMENT = 256
 """Bytes to which 0.7.2 to 0.8.0 round a latent vector up (VLLM_CUDA_MEM_ALIGN_KV_CACHE)."""
 
@@ -89,8 +90,8 @@ def kv_capacity(
         return None, None, None
     filled = complete(model, release, settings)
     blocks = max(0, pool_bytes) // layout.block_bytes
-    override = filled.option("num_gpu_blocks_override")
-    if isinstance(override, int) and not isinstance(override, bool):
+    override = whole_option(filled, "num_gpu_blocks_override")
+    if override is not None:
         blocks = override
     if not uses_v1(model, release, filled):
         tokens = blocks * layout.block
@@ -139,13 +140,33 @@ def longest_context(model: Model, release: Release, settings: Settings, pool_byt
     return low
 
 
+def whole_option(settings: Settings, name: str) -> int | None:
+    """The value of one of the engine's own flags that counts something; None where it is left open.
+
+    Raises:
+        InputError: it is no whole number from 1.
+    """
+    value = settings.option(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value <= _MOST:
+        raise InputError(f"{name}: {str(value)[:40]!r} was given; a whole number from 1 to {_MOST:,} is needed")
+    return value
+
+
 def _context_parallel(settings: Settings) -> int:
-    """Ranks that share a sequence's tokens: decode and prefill context parallelism."""
-    found = 1
-    for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
-        value = settings.option(name)
-        found *= value if isinstance(value, int) and value > 0 else 1
-    return found
+    """Ranks that share a sequence's tokens: decode context parallelism within a tensor-parallel group, and prefill's.
+
+    Raises:
+        InputError: the ranks do not divide the group.
+    """
+    decode = whole_option(settings, "decode_context_parallel_size") or 1
+    if settings.tp % decode:
+        raise InputError(
+            f"decode_context_parallel_size: {decode} ranks do not divide a group of {settings.tp} GPUs; "
+            "a divisor is needed"
+        )
+    return decode * (whole_option(settings, "prefill_context_parallel_size") or 1)
 
 
 def _by_stage(model: Model, release: Release, settings: Settings) -> list[list[Page]]:
