@@ -321,6 +321,13 @@ def vision() -> dict[str, Any]:
     return {"versions": versions(), **answers()}
 
 
+def measure() -> dict[str, Any]:
+    """What the measuring harness says on the CPU and under fake tensors, by its own module."""
+    from tools.oracle_measure import answers
+
+    return {"versions": versions(), **answers()}
+
+
 RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "parameters.json": parameters,
     "forward.json": forward,
@@ -332,6 +339,7 @@ RECORDS: dict[str, Callable[[], dict[str, Any]]] = {
     "caches.json": caches,
     "images.json": images,
     "quantization.json": quantization,
+    "measure.json": measure,
 }
 
 

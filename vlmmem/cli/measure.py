@@ -41,7 +41,8 @@ def _arguments(sub: argparse.ArgumentParser) -> None:
 def _measure(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from vlmmem.measured.harness import ask, differences, measure, run_of_measurement, write_runs
+    from vlmmem.measured.harness import ask, check_place, differences, measure, run_of_measurement
+    from vlmmem.measured.records import write_runs
 
     asked = ask(
         options.model,
@@ -54,6 +55,8 @@ def _measure(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         layers=options.layers,
     )
+    if options.output:
+        check_place(Path(options.output))
     found = measure(asked)
     run = run_of_measurement(found)
     if options.output:

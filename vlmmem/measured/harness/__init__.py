@@ -7,7 +7,7 @@ by token, and counts on a GPU, on the CPU or under fake tensors. PyTorch and tra
 from vlmmem.measured.harness.comparison import Difference, differences
 from vlmmem.measured.harness.devices import DEVICES
 from vlmmem.measured.harness.passes import Asked, Measurement, ask, measure
-from vlmmem.measured.harness.written import run_of_measurement, write_runs
+from vlmmem.measured.harness.written import check_place, run_of_measurement
 
 __all__ = [
     "DEVICES",
@@ -15,8 +15,8 @@ __all__ = [
     "Difference",
     "Measurement",
     "ask",
+    "check_place",
     "differences",
     "measure",
     "run_of_measurement",
-    "write_runs",
 ]

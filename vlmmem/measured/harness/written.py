@@ -1,10 +1,7 @@
-"""A measurement as a run of the project's data set, and runs as a file."""
+"""A measurement as a run of the project's data set."""
 
-import json
 import os
 import shlex
-import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vlmmem.errors import InputError
@@ -12,7 +9,7 @@ from vlmmem.measured.harness.network import depth_of
 from vlmmem.measured.harness.passes import Measurement
 from vlmmem.measured.run import Quantity, Run
 
-__all__ = ["as_text", "run_of_measurement", "write_runs"]
+__all__ = ["check_place", "command_of", "run_of_measurement"]
 
 _SOURCE = "https://github.com/huggingface/transformers/tree/v{version}"
 
@@ -71,32 +68,11 @@ def run_of_measurement(measurement: Measurement) -> Run:
     )
 
 
-def as_text(runs: Iterable[Run]) -> str:
-    """Runs as the text of a file that `vlmmem.measured.read_runs` reads."""
-    return json.dumps({"runs": [run.json() for run in runs]}, indent=1, ensure_ascii=False) + "\n"
-
-
-def write_runs(path: Path, runs: Sequence[Run]) -> None:
-    """Write runs as a file, whole or not at all.
+def check_place(path: Path) -> None:
+    """Refuse a path to which no file can be written, before anything is measured.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: its folder is not there or cannot be written to, or it is a folder itself.
     """
-    text = as_text(runs)
-    part = None
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
-            part = Path(stream.name)
-            stream.write(text)
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        raise InputError(f"{str(path)[-100:]}: cannot be written ({error.strerror}); a file is needed") from None
-
-
-def _umask() -> int:
-    found = os.umask(0)
-    os.umask(found)
-    return found
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{str(path)[-100:]}: cannot be written; a file in a folder that can is needed")
