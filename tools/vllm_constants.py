@@ -132,7 +132,7 @@ def sampler(engine: str, inside: Sequence[Case], outside: Sequence[Case]) -> dic
 
 
 UNLIKE = ("llmd-h100-mistral-small-32-24b",)
-"""A run whose settings the record does not hold: its 2.12 GiB at 0.11 are what FlashInfer, or fewer sequences, would give."""
+"""A run whose settings are not all known: 2.12 GiB at 0.11 are what FlashInfer's sampler, or fewer sequences, give."""
 
 
 def hidden(inside: Sequence[Case]) -> dict[str, Any]:

@@ -194,8 +194,8 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
     kept, basis = _cublas(settings), "derived"
     said = f"{kept} (cuBLAS)"
     if images is not None:
-        encoder = _encoder(model, images)
-        pixels, features = _pixels(images), _features(model, release, images)
+        encoder = _encoder(model, release, settings, images, v1=v1)
+        pixels, features = _pixels(release, images), _features(model, release, images)
         found.append(
             Moment(
                 "encoder",
@@ -266,7 +266,17 @@ def _layers(model: Model, settings: Settings) -> Moment:
         * (_hidden(copies, model.hidden_size) + handed * model.hidden_size + gates * wide // settings.tp)
     )
     shown = f"{element} x {tokens} x ({copies} + {handed}) x {model.hidden_size} + {gates} x {wide} / {settings.tp}"
+    if _dequantised(model, settings):
+        # bitsandbytes writes one part of gate and up out in 16 bits before it multiplies (its `apply`)
+        matrix = 2 * wide // settings.tp * model.hidden_size
+        size, shown = size + matrix, f"{shown} + {matrix} (a matrix in 16 bits)"
     return Moment("layers", size, shown, "measured")
+
+
+def _dequantised(model: Model, settings: Settings) -> bool:
+    if settings.weights is not None:
+        return settings.weights.id.startswith("nf4")
+    return model.quantization is not None and model.quantization.method == "bitsandbytes"
 
 
 def _gated(model: Model) -> bool:
@@ -367,8 +377,9 @@ def _next_power(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
-def _pixels(images: Images) -> int:
-    return 2 * images.count * images.each.pixel_values
+def _pixels(release: Release, images: Images) -> int:
+    """Bytes of the dummy pixels: as the processor gives them, and in the model's format since 0.9."""
+    return (2 if release.since("0.9") else 4) * images.count * images.each.pixel_values
 
 
 def _features(model: Model, release: Release, images: Images) -> int:
@@ -380,21 +391,62 @@ def _features(model: Model, release: Release, images: Images) -> int:
     return rows * model.hidden_size * deep * 2
 
 
-def _encoder(model: Model, images: Images) -> Moment:
-    """The encoder's pass: as transformers' own pass where that was followed, otherwise by its MLP."""
-    each, count = images.each, images.count
+_ANY_SIZE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+_LAYERED = ("llava", "llava_next", "llava_onevision", "paligemma", "gemma3")
+
+
+def _encoder(model: Model, release: Release, settings: Settings, images: Images, *, v1: bool) -> Moment:
+    """The encoder's pass over the dummy images.
+
+    Qwen's towers are read in vLLM's own code. Towers of clip and siglip are transformers' pass, which was followed to
+    the byte, less one row of states that vLLM adds in place; others that were followed are taken as they are in
+    transformers, and the rest by their MLP alone.
+    """
+    each, count, tower = images.each, images.count, model.vision
+    if tower is None:
+        return Moment("encoder", 0, "0", "derived")
+    rows = count * (each.patches or max(1, tower.patches) * each.crops)
+    if model.architecture in _ANY_SIZE:
+        return _qwen_tower(model, release, settings, rows, v1=v1)
     try:
         found = encoder_moments(model, count, crops=each.crops, tokens=each.tokens, grid=each.grid)
     except InputError:
-        tower = model.vision
-        if tower is None:
-            return Moment("encoder", 0, "0", "derived")
-        rows = count * (each.patches or tower.patches * each.crops)
         size = 2 * rows * (4 * tower.hidden_size + 2 * tower.intermediate_size)
         shown = f"2 x {rows} x (4 x {tower.hidden_size} + 2 x {tower.intermediate_size})"
         return Moment("encoder", size, shown, "assumed")
+    if model.architecture in _LAYERED:
+        less = 2 * rows * tower.hidden_size
+        found = {name: size - (less if name in ("mlp", "attention") else 0) for name, size in found.items()}
     name = max(found, key=lambda moment: found[moment])
     return Moment("encoder", found[name], f"{found[name]} ({name} of {count} images)", "assumed")
+
+
+def _qwen_tower(model: Model, release: Release, settings: Settings, rows: int, *, v1: bool) -> Moment:
+    """A block of Qwen's towers: the larger of its attention, where queries and keys turn, and its MLP.
+
+    Rows of states alive while queries and keys turn: the block's input and its norm, 3 of the fused projection, and
+    until 0.10 copies of all three, one of them in float32 before and after, and the result (13); in 0.11.0 both of
+    them at once in a new tensor (20); since 0.11.2 without the copies and in 16 bits, 11; Qwen2-VL since 0.12, 12. MLP:
+    2 rows, 4 since 0.10.2 with the norm that adds; a gate takes 3 I, and 4 where V1 leaves the activation to PyTorch.
+
+    Source: vllm/model_executor/models/qwen2_5_vl.py, qwen2_vl.py and qwen3_vl.py, at v0.8.5, v0.9.2, v0.10.2, v0.11.0,
+    v0.11.2, v0.13.0 and v0.19.0.
+    """
+    tower = model.vision
+    if tower is None:
+        return Moment("encoder", 0, "0", "derived")
+    hidden, wide = tower.hidden_size, tower.intermediate_size
+    own = model.architecture == "qwen2_vl"
+    turned = 20 if release.since("0.11") else 13
+    if release.since("0.12" if own else "0.11.2"):
+        turned = 12 if own else 11
+    fused = model.architecture == "qwen2_5_vl" and release.since("0.10.2")
+    native = v1 and not settings.eager
+    gates = 2 if model.architecture.startswith("qwen3") else 3 + (native and model.architecture == "qwen2_5_vl")
+    moments = {"attention": turned * hidden, "mlp": (4 if fused else 2) * hidden + gates * wide}
+    name = max(moments, key=lambda moment: moments[moment])
+    size = 2 * rows * moments[name]
+    return Moment("encoder", size, f"2 x {rows} x {moments[name]} ({name} of {rows} patches)", "derived")
 
 
 def activation_peak(model: Model, release: Release, settings: Settings) -> Term:
