@@ -95,6 +95,12 @@ _TWO_POOLS_NEVER = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text"
 _SWA_RATIO, _STATE_RATIO = "0.8", "0.9"
 _EXTRA_CONTEXT = 4  # columns of the table of a request's tokens beyond its context (init_memory_pool)
 _FLOAT32 = 4
+_MOST_POSITIONS = 2**24
+_LATENT_ROTARY = 64  # qk_rope_head_dim of every published model with latent attention
+_NO_TABLES = ("gemma3", "gemma3_text", "gpt2", "opt", "mpt", "bloom")
+_TWO_ROTATIONS = ("gemma4", "gemma4_text", "gemma4_unified", "gemma3n", "gemma3n_text")
+_QUARTER_ROTATED = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
+_WHOLE_EMBEDDING = ("gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified")
 _LARGE_GPU = 60 * 1024  # MiB
 
 
@@ -133,7 +139,8 @@ class _Defaults:
 
 
 def _gpu_mib(settings: Settings) -> int:
-    total = settings.total_bytes
+    """MiB of the GPU as nvidia-smi counts them (get_nvgpu_memory_capacity): more than CUDA has."""
+    total = settings.gpu.memory_bytes if settings.gpu is not None else settings.gpu_bytes
     if total is None:
         raise InputError("sglang: its pools depend on the GPU's memory; a GPU is needed, such as --gpu h100-80gb")
     return total // _MIB
@@ -424,13 +431,38 @@ def _replaced(settings: Settings, options: tuple[tuple[str, int | float | str | 
 # weights and what is free
 
 
-def _rotary(model: Model) -> int:
-    """Bytes of cosines and sines of all positions, in float32, once: layers share them (layers/rotary_embedding.py)."""
-    heads = any(isinstance(cache, KeyValueCache) for layer, _ in model.decoder.alike() for cache in layer.caches)
-    return _FLOAT32 * model.max_positions * model.head_dim if heads and model.max_positions < 2**24 else 0
+def _rotary(model: Model, release: Release) -> int:
+    """Bytes of cosines and sines of all positions: one table for each kind of rotation, which layers share.
+
+    In float32 on NVIDIA GPUs since v0.4.3 (layers/rotary_embedding.py, RotaryEmbedding), before that in 16 bits.
+    Gemma 3 computes them as it goes (models/gemma3_causal.py, Gemma3RotaryEmbedding).
+    """
+    if model.architecture in _NO_TABLES or model.max_positions >= _MOST_POSITIONS:
+        return 0
+    widths = {
+        (each.key_dim, each.limit is None and model.architecture in _TWO_ROTATIONS)
+        for layer, _ in model.decoder.alike()
+        for each in layer.caches
+        if isinstance(each, KeyValueCache) and each.states is None
+    }
+    latent = any(isinstance(each, LatentCache) for layer, _ in model.decoder.alike() for each in layer.caches)
+    share = 4 if model.architecture in _QUARTER_ROTATED else 1
+    width = sum(width for width, _ in widths) // share + (_LATENT_ROTARY if latent and not widths else 0)
+    return (_FLOAT32 if release.since("0.4.3") else 2) * model.max_positions * width
 
 
-def _weights(model: Model, settings: Settings) -> tuple[int, str]:
+def _whole_embedding(model: Model, settings: Settings) -> int:
+    """Bytes of an embedding that every rank holds whole, beyond the part that a split would leave it.
+
+    Gemma 3's and 4's is no VocabParallelEmbedding (models/gemma3_causal.py, Gemma3TextScaledWordEmbedding).
+    """
+    if settings.tp == 1 or model.architecture not in _WHOLE_EMBEDDING:
+        return 0
+    size = ceil(model.vocab_size * model.hidden_size * find_format(model.dtype).bits / 8)
+    return size - ceil(size / settings.tp)
+
+
+def _weights(model: Model, release: Release, settings: Settings) -> tuple[int, str]:
     shares = gpu_shares(
         model,
         Workload(settings.context),
@@ -439,25 +471,28 @@ def _weights(model: Model, settings: Settings) -> tuple[int, str]:
         kv_dtype=_number(model, settings),
     )
     fullest = max(share.weights for share in shares)
-    tables = _rotary(model)
+    tables, whole = _rotary(model, release), _whole_embedding(model, settings)
     parts = f" / {settings.tp * settings.pp} GPUs" if settings.tp * settings.pp > 1 else ""
     number = settings.weights
     form = number.name if number is not None else "the published form"
-    return fullest + tables, f"{model.parameters:,} parameters in {form}{parts} + {tables:,} B of rotary tables"
+    told = f"{model.parameters:,} parameters in {form}{parts} + {tables:,} B of rotary tables"
+    told += f" + {whole:,} B of an embedding that is not split" if whole else ""
+    return fullest + tables + whole, told
 
 
-def _before_load(settings: Settings) -> tuple[int, str]:
+def _before_load(settings: Settings) -> tuple[int, int, str]:
+    """What CUDA has in all, what of it is free before the weights are loaded, and how that is known."""
     constants = _constants()
-    total = settings.total_bytes
-    if total is None:
-        raise InputError("sglang: its pools depend on the GPU's memory; a GPU is needed, such as --gpu h100-80gb")
-    joined = constants["distributed"]
-    large = total // _MIB > _LARGE_GPU
-    kind = "one_gpu" if settings.tp * settings.pp == 1 else "nvlink" if large else "pcie"
-    gone = int(constants["before_load"]["bytes"]) + int(joined[kind]) + (settings.used_bytes or 0)
+    mib, gpu = _gpu_mib(settings), settings.gpu
+    joined, driver = constants["distributed"], int(constants["driver"]["bytes"])
+    total = settings.gpu_bytes or 0
+    if gpu is not None:
+        total = gpu.cuda_memory_bytes or gpu.memory_bytes - driver
+    kind = "one_gpu" if settings.tp * settings.pp == 1 else "nvlink" if mib > _LARGE_GPU else "pcie"
+    gone = int(constants["context"]["bytes"]) + int(joined[kind]) + (settings.used_bytes or 0)
     if gone >= total:
-        raise InputError(f"sglang: a GPU of {total // _MIB:,} MiB is less than its own context takes")
-    return total - gone, f"{gone:,} B of {total:,} B are gone before the weights are loaded"
+        raise InputError(f"sglang: a GPU of {mib:,} MiB is less than its own context takes")
+    return total, total - gone, f"{gone:,} B of {total:,} B are gone before the weights are loaded"
 
 
 def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
@@ -481,9 +516,9 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     >>> 440_000 < found.kv_tokens < 450_000  # a log of that release printed 444,500
     True
     """
-    before, before_told = _before_load(settings)
+    total, before, before_told = _before_load(settings)
     share = mem_fraction_static(model, release, settings)
-    weights, weights_told = _weights(model, settings)
+    weights, weights_told = _weights(model, release, settings)
     rest = int(exact(share) * before) - weights
     pools = _pools(model, release, settings, rest)
     mib = _gpu_mib(settings)
@@ -516,7 +551,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
             "derived",
             f"{code}/mem_cache/memory_pool.py",
         ),
-        Term("runtime:context", (settings.total_bytes or 0) - before, before_told, "measured", "sglang_constants.json"),
+        Term("runtime:context", total - before, before_told, "measured", "sglang_constants.json"),
     ]
     notes = [release.note] if release.note else []
     notes.append("activations are what SGLang leaves free for them and for CUDA graphs, not what they take")
