@@ -18,7 +18,7 @@ __all__ = ["LARGEST", "READERS", "Reading", "clean_lines", "read_log", "read_log
 READERS = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_cpp"}
 """Each engine whose logs are read: its module here."""
 
-LARGEST = 16 * 2**20
+LARGEST = 8 * 2**20
 """Bytes of a log that are read: an engine's start is at its beginning."""
 
 _BEFORE = {"init_free", "init_used", "init_non_torch", "requested", "avail_before_load"}  # the GPU before the engine
@@ -35,7 +35,7 @@ def clean_lines(raw: bytes, name: str = "log") -> tuple[list[str], list[str]]:
     r"""The lines of a log without colours, and notes on what was left out.
 
     Args:
-        raw: the log as it is in its file; only its first 16 MiB are read.
+        raw: the log as it is in its file; only its first 8 MiB are read.
         name: what names it in messages.
 
     Raises:
@@ -183,7 +183,11 @@ def _run(reading: Reading, fields: dict[str, Any], notes: list[str], name: str) 
         "devices": devices if len({str(device["measured"]) for device in devices}) > 1 else None,
     }
     kept = {key: value for key, value in data.items() if key in ("version", "catalogue") or value not in (None, "")}
-    return run_of(kept, name)
+    try:
+        return run_of(kept, name)
+    except InputError as error:
+        reason = str(error)
+        raise InputError(reason if reason.startswith(f"{name}: ") else f"{name}: {reason}") from None
 
 
 def read_log_file(path: str | Path, **given: str | None) -> Run:

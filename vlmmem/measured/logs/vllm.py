@@ -31,10 +31,10 @@ _MARKS = (
 )
 _PREFIX = re.compile(
     r"\((?P<kind>EngineCore|VllmWorkerProcess|VllmWorker|RayWorkerWrapper|RayWorkerVllm|RayWorker|WorkerProc|Worker)"
-    r"(?P<rank>[^()]{0,60}?)[ ,]?pid=(?P<pid>\d+)[^()]{0,60}\)"
+    r"(?P<rank>[^()]{0,60}?)[ ,]?pid=(?P<pid>\d{1,10})(?!\d)[^()]{0,60}\)"
 )
 _RANKS = re.compile(r"(?:DP|PP|TP|EP)_?\d+|rank=\d+")
-_SIZE = r"(?P<v>-?[\d,]*\.?\d+)\s?(?P<u>[GM]i?B)"
+_SIZE = r"(?<![\d.,])(?P<v>-?\d[\d,]{0,20}(?:\.\d{1,12})?)\s?(?P<u>[GM]i?B)"
 
 
 def _size(before: str, after: str = "") -> re.Pattern[str]:
@@ -89,11 +89,12 @@ _ENCODER = re.compile(
 )
 _GPU = re.compile(r"device_name=([A-Za-z0-9_-]{3,60})|Unsloth: (NVIDIA [^.]{2,60})\.|GPU 0: ([^()]{3,60}) \(UUID")
 _MODEL = re.compile(r"(?<![a-z_])['\"]?model['\"]?\s?[=:]\s?['\"]([^'\"]{1,300})['\"]")
-_WANTED = re.compile(
-    r"[GM]i?B|KV cache|blocks|tokens per request|LLM engine|API server version|  version|non-default args|args: Namesp"
-    r"|Defaulting max_num|Chunked prefill is enabled|Using max model len|Encoder cache|vllm serve|vllm.entrypoints"
-    r"|device_name=|Unsloth: |GPU 0: |UserWarning: Defaulting"
+_WANTED = (
+    *("GiB", "MiB", " GB", "KV cache", "blocks", "tokens per request", "LLM engine", "API server version", "  version"),
+    *("non-default args", "args: Namesp", "Defaulting max_num", "Chunked prefill is enabled", "Using max model len"),
+    *("Encoder cache", "vllm serve", "vllm.entrypoints", "device_name=", "Unsloth: ", "GPU 0: "),
 )
+_LONGEST_FIGURES = 2_000
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "context": ("max_seq_len", "max_model_len"),
     "tp": ("tensor_parallel_size",),
@@ -225,7 +226,7 @@ class _Log:
         if found:
             name = found[1].replace("_", " ") if found[1] else found[2] or found[3]
             fields.setdefault("gpu", name.strip())
-        self.figures(line, device)
+        self.figures(line[:_LONGEST_FIGURES], device)
 
     def figures(self, line: str, device: str) -> None:
         """Take the figures of one line."""
@@ -349,7 +350,7 @@ def read(lines: list[str]) -> Reading:
     """
     log = _Log()
     for line in _unwrapped(lines):
-        if _WANTED.search(line):
+        if any(map(line.__contains__, _WANTED)):
             for piece in _pieces(line) if line.count("pid=") > 1 else (line,):
                 log.line(piece)
     _one_start(log)
