@@ -198,21 +198,20 @@ def non_torch(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str,
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Constant and slope of least squares."""
-    x, y = mean(p[0] for p in points), mean(p[1] for p in points)
-    spread = sum((p[0] - x) ** 2 for p in points)
-    slope = sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
-    return y - slope * x, slope
+    """Constant and slope by Theil and Sen: medians, so that one odd run does not tilt the line."""
+    pairs = [(p, q) for at, p in enumerate(points) for q in points[at + 1 :] if p[0] != q[0]]
+    slope = median((q[1] - p[1]) / (q[0] - p[0]) for p, q in pairs) if pairs else 0.0
+    return median(y - slope * x for x, y in points), slope
 
 
 def graphs(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, Any]]:
     """CUDA graphs: a line over the layers of a stage where there are enough runs, else a median."""
 
-    def values(given: Sequence[Case], keep: Callable[[Case], bool]) -> list[tuple[str, float, float]]:
+    def values(given: Sequence[Case], keep: Callable[[Case], bool], name: str) -> list[tuple[str, float, float]]:
         found = []
         for case in given:
             run, model, release, settings = case
-            value = printed(run, "cuda_graph")
+            value = printed(run, name)
             if value is None or value <= 0 or settings.eager or (run.gpu and "AMD" in run.gpu) or not keep(case):
                 continue
             share = runtime.captured(settings) / runtime.CAPTURED
@@ -225,13 +224,21 @@ def graphs(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, An
         return uses_v1(case[1], case[2], case[3])
 
     rows = []
-    plans: list[tuple[str, str, bool, Callable[[Case], bool]]] = [
-        ("V0", "0.3", False, lambda case: not v1(case)),
-        ("V1", "0.8", False, lambda case: v1(case) and not case[2].since("0.18")),
-        ("V1", "0.18", True, lambda case: v1(case) and case[2].since("0.18") and not case[2].since("0.20")),
+    plans: list[tuple[str, str, bool, str, Callable[[Case], bool]]] = [
+        ("V0", "0.3", False, "cuda_graph", lambda case: not v1(case)),
+        ("V1", "0.8", False, "cuda_graph", lambda case: v1(case) and not case[2].since("0.18")),
+        (
+            "V1",
+            "0.18",
+            True,
+            "cuda_graph",
+            lambda case: v1(case) and case[2].since("0.18") and not case[2].since("0.20"),
+        ),
+        # since 0.20 the estimate leaves the pool, which it prints too
+        ("V1", "0.20", True, "cuda_graph_estimated", lambda case: v1(case) and case[2].since("0.18")),
     ]
-    for engine, since, sloped, keep in plans:
-        used, left = values(inside, keep), values(outside, keep)
+    for engine, since, sloped, name, keep in plans:
+        used, left = values(inside, keep, name), values(outside, keep, name)
         constant, slope = line([(x, y) for _, x, y in used]) if sloped else (median(y for _, _, y in used), 0.0)
         constant, slope = round(constant, 3), round(slope, 4)
         off = [abs(constant + slope * x - y) for _, x, y in left]
@@ -239,6 +246,7 @@ def graphs(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, An
             {
                 "engine": engine,
                 "since": since,
+                "quantity": name,
                 "gib": constant,
                 "gib_a_layer": slope,
                 "spread": [round(min(y for _, _, y in used), 2), round(max(y for _, _, y in used), 2)],
