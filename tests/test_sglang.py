@@ -181,6 +181,13 @@ class TestReservation:
             )
             assert ratio == pytest.approx(factor, abs=0.01)
 
+    def test_qwen2_vl_is_taken_for_a_large_tower(self) -> None:
+        """Its vision_config has depth, and the decoder's width as hidden_size: 24 x 3584^2 against 24 x 1024^2."""
+        settings = Settings(8192, gpu=find_gpu("h100-80gb"))
+        release = _release("0.5.5")
+        share = engine.mem_fraction_static(find_model("qwen2-vl-7b"), release, settings)
+        assert share == pytest.approx(0.835 * 0.95 * 0.8)
+
     def test_the_command_has_the_settings(self) -> None:
         settings = Settings(8192, gpu=find_gpu("h200"), tp=2, utilization=0.85, batch_tokens=4096, sequences=64)
         found = reserve(find_model("llama-3.1-70b"), "sglang@0.5.9", settings)
