@@ -628,8 +628,8 @@ def test_a_reservation_says_why_the_engine_will_not_start() -> None:
 
 
 def test_an_unknown_release_is_priced_by_a_known_one_and_says_so() -> None:
-    found = reserve(find_model("llama-3.1-8b"), "vllm@0.23.0", Settings(8192, gpu=find_gpu("h100-80gb")))
-    assert (found.version, found.notes[0]) == ("0.22", "vllm 0.23.0 was not read: the rules of 0.22 are used")
+    found = reserve(find_model("llama-3.1-8b"), "vllm@0.31.0", Settings(8192, gpu=find_gpu("h100-80gb")))
+    assert (found.version, found.notes[0]) == ("0.29", "vllm 0.31.0 was not read: the rules of 0.29 are used")
 
 
 # --- The command line ------------------------------------------------------------------------------------------------
