@@ -1,5 +1,7 @@
 """llama.cpp: cells, weights by device and compute buffers, against what its builds printed; its start-up log."""
 
+from typing import Any
+
 import pytest
 
 from vlmmem import find_model
@@ -18,12 +20,12 @@ from vlmmem.memory.weights import find_weights_format
 MIB = 2**20
 
 
-def ask(name: str, build: str, context: int, weights: str | None = None, **given: object) -> Reservation:
+def ask(name: str, build: str, context: int, weights: str | None = None, **given: Any) -> Reservation:
     model = find_model(name)
     fields = {key: given.pop(key) for key in ("sequences", "pp") if key in given}
     options = tuple({"mmproj": False, **given}.items())
     number = find_weights_format(model, weights) if weights else None
-    settings = Settings(context, weights=number, options=options, **fields)  # type: ignore[arg-type]
+    settings = Settings(context, weights=number, options=options, **fields)
     return reserve(model, f"llama.cpp@{build}", settings)
 
 
@@ -33,7 +35,7 @@ def printed(found: Reservation, name: str) -> float:
 
 # What CPU builds of xllamacpp (PyPI; each names llama.cpp's build) printed for files of these shapes whose weights are
 # all 0: "CPU compute buffer size", n_ctx 8192, n_ubatch 512; without and with flash attention.
-_SHAPES = {
+_SHAPES: dict[str, tuple[list[tuple[int, int, int, int, dict[str, Any]]], int, int]] = {
     "qwen3": ([(16, 8, 128, 6144, {"query_norm": True})] * 4, 2048, 151936),
     "mixtral": ([(32, 8, 128, 0, {"experts": 8, "active": 2, "expert_inner": 14336})] * 3, 4096, 32000),
     "qwen3moe": (
@@ -60,12 +62,10 @@ def buffer(shape: str, build: str, *, flash: bool, era: Era | None = None) -> fl
     layers, hidden, vocab = _SHAPES[shape]
     blocks = []
     for heads, kv, dim, inner, more in layers:
-        fields = dict(more)
+        fields: dict[str, Any] = dict(more)
         sliding = bool(fields.pop("sliding", False))
         cells = 1536 if sliding else 8192
-        blocks.append(
-            Block(cells, sliding, heads, heads * dim, kv * dim, kv * dim, dim, inner=inner, **fields)  # type: ignore[arg-type]
-        )
+        blocks.append(Block(cells, sliding, heads, heads * dim, kv * dim, kv * dim, dim, inner=inner, **fields))
     release = find_release("llama.cpp", RELEASES, build)
     step = Step(512, 1 if release.since("b9538") else 512, hidden, vocab, flash)
     return compute_buffers(blocks, step, era or era_of(release), device=False)[1] / MIB
@@ -122,7 +122,7 @@ def test_gemma_3_at_131072_tokens() -> None:
     ],
 )  # fmt: skip
 def test_logs_on_gpus(
-    name: str, build: str, context: int, weights: str | None, given: dict[str, object], lines: dict[str, float]
+    name: str, build: str, context: int, weights: str | None, given: dict[str, Any], lines: dict[str, float]
 ) -> None:
     found = ask(name, build, context, weights, **given)
     assert {line: printed(found, line) for line in lines} == pytest.approx(lines, abs=0.006)
@@ -187,7 +187,7 @@ def test_types_of_the_cache() -> None:
         ({"n_cpu_moe": 3}, "b6301 or later"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(given: dict[str, object], need: str) -> None:
+def test_what_cannot_be_is_said_in_one_line(given: dict[str, Any], need: str) -> None:
     with pytest.raises(InputError, match=need) as caught:
         ask("llama-3.1-8b", "b5671", 4096, **given)
     assert "\n" not in str(caught.value)
@@ -218,6 +218,22 @@ def test_context_that_fits_a_pool() -> None:
     tokens, blocks, most = kv_capacity(model, release, Settings(4096), 1 << 30)
     assert (tokens, blocks, most) == (8192, None, 2.0)
     assert kv_capacity(model, release, Settings(4096), 1000)[0] == 0
+
+
+def test_the_vision_file() -> None:
+    # "Vulkan0 compute buffer size = 248.10 MiB" for an image of 1472 x 1472: ggml-org/llama.cpp, pull request 23269
+    found = ask("qwen3-vl-32b", "b8672", 4096, mmproj=True)
+    assert printed(found, "vision_compute_buffer") == 248.1
+    names = [term.name for term in found.terms]
+    assert {"weights:vision", "activations:vision"} <= set(names)
+    assert "--mmproj" in found.command
+    assert "vision_weights" not in dict(ask("qwen3-vl-32b", "b8672", 4096).printed)
+    # pull request 16837: flash attention in the tower takes 1132.00 MiB of Gemma 3 to 121.25 (on Metal)
+    before, after = (printed(ask("gemma-3-12b", build, 4096, mmproj=True), "vision_compute_buffer") for build in RUNS)
+    assert (before, after) == pytest.approx((1132.0, 121.25), rel=0.12)
+
+
+RUNS = ("b5671", "b7551")
 
 
 def test_the_allocator_frees_views_with_their_source() -> None:

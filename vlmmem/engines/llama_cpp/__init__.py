@@ -3,6 +3,9 @@
 ``reserve`` answers with the lines of the start-up log: model buffers ("CUDA0 model buffer size"), KV buffers, states,
 compute buffers, the output buffer. It takes no share of the GPU: what it prints is what it needs.
 
+ik_llama.cpp, a fork, prints the same lines and has rules of its own: every layer keeps every token (`swa_full`),
+latent attention has keys alone, and its graphs, and so its compute buffers, are others.
+
 The rules were read in the code at the builds of `RELEASES` and held against those builds' own printed buffers; each
 file is named where its rule stands: `cache` (cells, keys, values, states), `offload` (which weights lie where),
 `graph` and `ggml` (compute buffers).
@@ -13,6 +16,7 @@ from vlmmem.engines.llama_cpp.cache import CACHE_TYPES, LayerCache, Layout, laye
 from vlmmem.engines.llama_cpp.command import server_command
 from vlmmem.engines.llama_cpp.graph import Block, Era, Step, compute_buffers
 from vlmmem.engines.llama_cpp.offload import devices_of_layers, language_weights, vision_weights
+from vlmmem.engines.llama_cpp.vision import tower_buffer
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
@@ -258,7 +262,7 @@ def _sum(caches: tuple[LayerCache, ...], *, sliding: bool) -> tuple[int, int]:
     return keys, sum(cache.values for cache in caches if cache.sliding is sliding)
 
 
-def _terms(release: Release, start: Start, device: Device, vision: int) -> list[Term]:
+def _terms(release: Release, start: Start, device: Device, vision: int, tower: tuple[int, int] | None) -> list[Term]:
     version = release.version
     cells, kinds = start.layout, f"{start.keys} keys, {start.values} values"
     terms = [
@@ -299,6 +303,10 @@ def _terms(release: Release, start: Start, device: Device, vision: int) -> list[
             _SOURCE.format(version=version, file="ggml/src/ggml-alloc.c, src/llama-graph.cpp"),
         )
     )
+    if tower is not None:
+        file = _SOURCE.format(version=version, file="tools/mtmd/clip.cpp, alloc_compute_meta")
+        text = f"the graph of one image of {tower[1]:,} x {tower[1]:,} pixels"
+        terms.append(Term("activations:vision", tower[0], text, "derived", file))
     allowance = "measured on H100s under vLLM; here an assumption"
     terms.append(Term("runtime:non_torch", runtime_bytes(), allowance, "assumed", "vlmmem/catalog/runtime.json"))
     return terms
@@ -321,6 +329,8 @@ def _printed(devices: list[Device], host: Device, start: Start, output_buffer: i
     states = sum(cache.convolution + cache.recurrent for cache in caches)
     if states:
         found["state_size"] = states
+    # what the log calls the KV cache; states have a line of their own
+    found["kv_pool"] = sum(cache.keys + cache.values for cache in caches)
     for device in devices:
         found[f"CUDA{device.index} model buffer size"] = device.weights
         found[f"CUDA{device.index} KV buffer size"] = sum(cache.keys + cache.values for cache in device.caches)
@@ -355,14 +365,21 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     devices, host, output_buffer = _devices(model, release, settings, start)
     vision = vision_weights(model) if start.mmproj else 0
     fullest = max(devices, key=lambda device: device.total + (vision if device.index == 0 else 0))
-    terms = _terms(release, start, fullest, vision if fullest.index == 0 else 0)
+    lines = _printed(devices, host, start, output_buffer)
+    tower = tower_buffer(model, release) if start.mmproj else None
+    with_tower = fullest.index == 0
+    terms = _terms(release, start, fullest, vision if with_tower else 0, tower if with_tower else None)
     notes = [note for note in (release.note,) if note]
     if start.gpu_layers <= model.layers:
         notes.append("layers in the host's memory: what the GPU needs for their steps is left out")
     if any(isinstance(cache, StateCache) for layer in model.decoder.layers for cache in layer.caches):
         notes.append("the compute buffer of state-space layers is that of a simplified graph")
-    if start.mmproj:
-        notes.append("the vision tower's compute buffer is left out")
+    if start.mmproj and tower is None:
+        notes.append("the vision tower's compute buffer is left out: its graph was not read")
+    if vision:
+        lines |= {"vision_weights": vision}
+    if tower is not None:
+        lines |= {"vision_compute_buffer": tower[0]}
     if settings.utilization is not None:
         notes.append("utilization: llama.cpp takes what it needs, whatever share is named")
     cells = start.layout
@@ -385,7 +402,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
         kv_tokens=cells.cells * cells.streams,
         kv_blocks=None,
         max_concurrency=cells.context / settings.context,
-        printed=tuple(_printed(devices, host, start, output_buffer).items()),
+        printed=tuple(lines.items()),
         settings=tuple(chosen.items()),
         command=server_command(model, release, settings, chosen),
         notes=tuple(notes),
