@@ -250,6 +250,11 @@ class TestLog:
         assert reading.measured["weights"].value == 15.54
         assert "kv_tokens" in reading.missing
 
+    def test_a_pool_that_is_not_there(self) -> None:
+        reading = read([line for line in NOTEBOOK.splitlines() if "KV Cache is" not in line])
+        assert "k_size" not in reading.measured
+        assert reading.measured["avail_after_pool"].value == 8.34
+
     def test_two_servers(self) -> None:
         other = NOTEBOOK.replace("8192", "4096")
         with pytest.raises(InputError, match="one start is needed"):

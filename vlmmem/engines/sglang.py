@@ -16,7 +16,7 @@ comes out of it too. Without --mem-fraction-static (server_args.py):
   each size of a piecewise CUDA graph (1.5 GiB with latent attention); 10 GiB at least above 60 GiB.
 
 A model that sees gets less: x 0.95, from v0.4.4 x 0.9, and from v0.4.9 x 0.95 (1 - 0.1 (s - 1)), within 0.8 and 1.05,
-where s compares num_hidden_layers x hidden_size^2 of vision_config with ViT-L/14's. To v0.4.8 that holds for a given share too.
+where s compares num_hidden_layers x hidden_size^2 of vision_config with ViT-L/14's. To v0.4.8 a given share too.
 
 A token costs KV heads of the GPU x (key width + value width) in each layer, latent attention one vector; every layer
 holds every token, but for sliding windows where SGLang keeps two pools (v0.4.9 to v0.5.7 most families, but Gemma 2,
@@ -211,7 +211,7 @@ def _vision_factor(model: Model, release: Release) -> float:
         return 1.0
     if not release.since("0.4.9"):
         return 0.90 if release.since("0.4.4") else 0.95
-    # getattr(vision_config, "num_hidden_layers", 24): some configs call it depth; Qwen2-VL's hidden_size is the decoder's
+    # num_hidden_layers is 24 where a config calls it depth; Qwen2-VL's hidden_size is the decoder's
     layers = 24 if model.architecture in _DEPTH else tower.layers
     width = model.hidden_size if model.architecture == "qwen2_vl" else tower.hidden_size
     complexity = layers * width**2 / (24 * 1024**2)

@@ -45,6 +45,16 @@ _ARGUMENTS = re.compile(r"server_args=(?:ServerArgs\(|\{)(?P<text>.*)")
 _VERSION = re.compile(
     r"sglang(?:[ _-]version)?['\"]?(?:==|[:=] ?['\"]?| v)(\d+\.\d+\.\d+(?:\.?(?:post|rc)\d+)?)", re.IGNORECASE
 )
+_WANTED = (
+    "server_args=",
+    "Load weight ",
+    "Memory pool end.",
+    "Cache is allocated",
+    "SWAKVPool mem",
+    "graph end.",
+    "max_total_",
+)
+_LONGEST_MESSAGE = 1000
 _MOST_DIGITS = 12
 
 _COUNTS: dict[str, tuple[str, ...]] = {
@@ -118,8 +128,13 @@ class _Log:
         reading, rank = self.reading, self.ranks.setdefault(name, _Rank())
         found = _ARGUMENTS.search(text)
         if found:
-            self.arguments.append(found["text"])
-        elif "Load weight begin." in text:
+            if found["text"] not in self.arguments:
+                self.arguments.append(found["text"])
+            if len(self.arguments) > 1:
+                raise InputError("two servers start in it; a log of one start is needed")
+            return
+        text = text[:_LONGEST_MESSAGE]
+        if "Load weight begin." in text:
             if rank.loaded:
                 rank.drafted = True
                 return
@@ -167,7 +182,7 @@ class _Log:
         rank.done = True
         if len(rank.pools) > len(("sliding", "full")):
             raise InputError(f"{name or 'a rank'} allocates {len(rank.pools)} KV caches; a log of one start is needed")
-        suffixes = ("_swa", "") if len(rank.pools) > 1 else ("",)
+        suffixes = ("_swa", "")[-len(rank.pools) :] if rank.pools else ()
         for (found, text), suffix in zip(rank.pools, suffixes, strict=True):
             for figure, group in ((f"k_size{suffix}", "k"), (f"v_size{suffix}", "v"), ("kv_pool", "kv")):
                 if found[group]:
@@ -247,19 +262,13 @@ def read(lines: list[str]) -> Reading:
     """
     log = _Log()
     for line in lines:
-        version = _VERSION.search(line)
-        if version:
-            log.reading.fields.setdefault("version", version[1])
-        if (
-            any(mark in line for mark in _MARKS)
-            or "Load weight end" in line
-            or "graph end" in line
-            or "Mamba C" in line
-        ):
+        if "version" not in log.reading.fields and ("sglang" in line or "SGLang" in line):
+            version = _VERSION.search(line[:_LONGEST_MESSAGE])
+            if version:
+                log.reading.fields["version"] = version[1]
+        if any(mark in line for mark in _WANTED):  # quicker than one pattern
             for whose, text in _messages(line):
                 log.message(whose, text)
-    if len(set(log.arguments)) > 1:
-        raise InputError(f"{len(set(log.arguments))} servers start in it; a log of one start is needed")
     for name, rank in log.ranks.items():
         if not rank.done and rank.pools:  # the log ends before the pool does
             log.close(name, rank)
