@@ -39,7 +39,7 @@ from vlmmem.errors import InputError
 from vlmmem.images import ImageTokens
 from vlmmem.layers import LatentCache, StateCache
 from vlmmem.memory.vision import encoder_moments
-from vlmmem.model import Model
+from vlmmem.model import Model, VisionTower
 from vlmmem.record import record
 from vlmmem.terms import Term
 from vlmmem.units import exact
@@ -155,6 +155,9 @@ def largest_images(model: Model, release: Release, settings: Settings, *, v1: bo
     tokens = settings.batch_tokens or settings.context
     rows = settings.sequences or 1
     budget = max(tokens, each.tokens)
+    if model.architecture == "mllama":
+        # V0's runner of encoder-decoders gives every sequence an image of four tiles
+        return Images(rows, each, budget)
     if not v1:
         return Images(max(1, min(rows, tokens // max(1, each.tokens))), each, budget)
     # 0.8 and 0.9 round up
@@ -383,6 +386,10 @@ def _pixels(release: Release, images: Images) -> int:
 
 
 def _features(model: Model, release: Release, images: Images) -> int:
+    if model.architecture == "mllama":
+        # states for cross-attention: all patches and the class token of every tile
+        seen = (images.each.patches or 0) + images.each.crops
+        return images.count * seen * model.hidden_size * 2
     deep = 1 + (model.vision.deepstack if model.vision is not None else 0)
     rows = images.count * images.each.tokens
     if release.since("0.11") and not release.since("0.13") and images.each.tokens < images.budget:
@@ -406,6 +413,8 @@ def _encoder(model: Model, release: Release, settings: Settings, images: Images,
     if tower is None:
         return Moment("encoder", 0, "0", "derived")
     rows = count * (each.patches or max(1, tower.patches) * each.crops)
+    if model.architecture == "mllama":
+        return _mllama_tower(tower, images)
     if model.architecture in _ANY_SIZE:
         return _qwen_tower(model, release, settings, rows, v1=v1)
     try:
@@ -419,6 +428,20 @@ def _encoder(model: Model, release: Release, settings: Settings, images: Images,
         found = {name: size - (less if name in ("mlp", "attention") else 0) for name, size in found.items()}
     name = max(found, key=lambda moment: found[moment])
     return Moment("encoder", found[name], f"{found[name]} ({name} of {count} images)", "assumed")
+
+
+def _mllama_tower(tower: VisionTower, images: Images) -> Moment:
+    """Llama 3.2's tower in its last, global layers: 11 rows kept of the first ones, 10 of a block, and the mask.
+
+    Rows are padded to 8 a tile; the mask counts every pair of an image's rows.
+
+    Source: vllm/model_executor/models/mllama.py, v0.6.6: MllamaVisionModel.forward.
+    """
+    tiles = max(1, images.each.crops)
+    row = tiles * (-(-(tower.patches + 1) // 8) * 8)
+    size = 2 * images.count * (row * (13 * tower.hidden_size + 2 * tower.intermediate_size) + row * row)
+    shown = f"2 x {images.count} x ({row} x (13 x {tower.hidden_size} + 2 x {tower.intermediate_size}) + {row}^2)"
+    return Moment("encoder", size, shown, "derived")
 
 
 def _qwen_tower(model: Model, release: Release, settings: Settings, rows: int, *, v1: bool) -> Moment:
@@ -443,7 +466,12 @@ def _qwen_tower(model: Model, release: Release, settings: Settings, rows: int, *
     fused = model.architecture == "qwen2_5_vl" and release.since("0.10.2")
     native = v1 and not settings.eager
     gates = 2 if model.architecture.startswith("qwen3") else 3 + (native and model.architecture == "qwen2_5_vl")
-    moments = {"attention": turned * hidden, "mlp": (4 if fused else 2) * hidden + gates * wide}
+    tp = settings.tp
+    moments = {
+        # the block's input and its norm are whole on every rank
+        "attention": 2 * hidden + (turned - 2) * hidden // tp,
+        "mlp": (4 if fused else 2) * hidden + gates * wide // tp,
+    }
     name = max(moments, key=lambda moment: moments[moment])
     size = 2 * rows * moments[name]
     return Moment("encoder", size, f"2 x {rows} x {moments[name]} ({name} of {rows} patches)", "derived")
