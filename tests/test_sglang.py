@@ -36,7 +36,8 @@ chunked_prefill_size=8192, tp_size=1, disable_radix_cache=False, disable_cuda_gr
 context_len=131072
 """
 
-# QwQ-32B (shape of Qwen2.5-32B) on four A10G, March 2025; ranks interleave, and a bar of progress stands in a line.
+# QwQ-32B (shape of Qwen2.5-32B) on four L4, v0.4.3: docs/sglang.md of github.com/didier-durand/llms-in-clouds, two of
+# its four ranks; they interleave, and a bar of progress stands in a line.
 FOUR_RANKS = """\
 [2025-03-08 12:29:13 TP3] Load weight begin. avail mem=21.63 GB
 [2025-03-08 12:29:13 TP0] Load weight begin. avail mem=21.63 GB
