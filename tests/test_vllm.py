@@ -558,6 +558,22 @@ def test_the_pool_is_the_share_less_what_the_log_prints(run: Run) -> None:
     assert abs(later - printed["kv_pool"]) > rounding
 
 
+def test_the_second_runner_takes_no_graphs_off_until_0_29() -> None:
+    # vllm/v1/worker/gpu/model_runner.py, profile_cudagraph_memory: "return 0" from v0.18.0 to v0.28.0
+    counted = {
+        version: budget.counts_graphs(release(version), Settings(8192), second=True)
+        for version in ("0.19", "0.22", "0.28", "0.29")
+    }
+    assert counted == {"0.19": False, "0.22": False, "0.28": False, "0.29": True}
+    assert budget.counts_graphs(release("0.22"), Settings(8192))
+    # so says the log: its lines leave 0.00 GiB for the graphs, which took 0.77 GiB
+    run = next(run for run in runs() if run.id == "amres-gemma4-e4b-3090")
+    found = reserve(find_model("gemma-4-e4b"), "vllm@0.27.1", Settings(run.context or 0, gpu=find_gpu("rtx-3090")))
+    graphs = next(term.bytes for term in found.terms if term.name == "runtime:graphs")
+    assert graphs > GIB // 2
+    assert "CUDA graphs" not in next(term.formula for term in found.terms if term.name == "kv_cache")
+
+
 def test_there_is_a_study_to_compare_with() -> None:
     assert len(STUDY) >= 25
 

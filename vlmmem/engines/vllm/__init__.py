@@ -42,7 +42,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     Raises:
         InputError: no GPU is named, or vLLM does not run the model so.
     """
-    from vlmmem.engines.vllm.profile import activation_peak
+    from vlmmem.engines.vllm.profile import activation_peak, second_runner
     from vlmmem.engines.vllm.runtime import cuda_graphs, non_torch
     from vlmmem.engines.vllm.weights import loaded_weights_bytes
 
@@ -55,7 +55,8 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     peak = activation_peak(model, release, filled)
     outside = non_torch(release, filled)
     graphs = cuda_graphs(model, release, filled)
-    pool = kv_pool(release, filled, weights, peak, outside, graphs, v1=v1)
+    second = v1 and second_runner(model, release, filled)
+    pool = kv_pool(release, filled, weights, peak, outside, graphs, v1=v1, second=second)
     override = whole_option(filled, "num_gpu_blocks_override")
     if override is not None and layout is not None:
         size = override * layout.block_bytes

@@ -9,7 +9,9 @@ By release:
   vllm/v1/worker/gpu_worker.py);
 - since 0.10.2 `kv_cache_memory_bytes` sets the pool and skips all this;
 - since 0.16 the share is rounded up to a byte (vllm/v1/worker/utils.py, `request_memory`);
-- since 0.20 an estimate of the CUDA graphs is taken off, unless eager (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS).
+- since 0.20 an estimate of the CUDA graphs is taken off, unless eager (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS); the
+  second model runner, which is the default for more and more models since 0.22, answers 0 until 0.29
+  (vllm/v1/worker/gpu/model_runner.py, `profile_cudagraph_memory`; vllm issue 49224).
 """
 
 from fractions import Fraction
@@ -46,12 +48,14 @@ def requested_bytes(release: Release, settings: Settings) -> int:
     return ceil(product) if release.since("0.16") else int(product)
 
 
-def counts_graphs(release: Release, settings: Settings) -> bool:
-    """Whether the estimate of the CUDA graphs is taken off the pool.
+def counts_graphs(release: Release, settings: Settings, *, second: bool = False) -> bool:
+    """Whether the estimate of the CUDA graphs is taken off the pool; `second` is the second model runner.
 
     >>> counts_graphs(Release("0.19", (0, 19)), Settings(8192)), counts_graphs(Release("0.20", (0, 20)), Settings(8192))
     (False, True)
     """
+    if second and not release.since("0.29"):
+        return False
     if settings.eager or (settings.gpu is not None and settings.gpu.vendor == "AMD"):
         return False
     asked = settings.option("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
@@ -69,6 +73,7 @@ def kv_pool(
     graphs: Term,
     *,
     v1: bool,
+    second: bool = False,
 ) -> Term:
     """The pool of the KV cache on one GPU: "Available KV cache memory", or V0's "the rest of the memory".
 
@@ -80,6 +85,7 @@ def kv_pool(
         non_torch: what others than PyTorch take meanwhile.
         graphs: the CUDA graphs.
         v1: whether the V1 engine starts.
+        second: whether the second model runner does.
     """
     given = settings.option("kv_cache_memory_bytes")
     if given is not None:
@@ -92,7 +98,7 @@ def kv_pool(
     parts = [(f"{rounding}({total:,} x {exact(settings.utilization or 0)})", requested)]
     parts += [("weights", -sum(term.bytes for term in weights)), ("activation peak", -peak.bytes)]
     parts.append(("non-torch", -non_torch.bytes))
-    if counts_graphs(release, settings):
+    if counts_graphs(release, settings, second=second):
         parts.append(("CUDA graphs", -graphs.bytes))
     if v1 and not release.since("0.9.1") and settings.used_bytes:
         parts.append(("held by others", -settings.used_bytes))
