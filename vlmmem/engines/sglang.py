@@ -26,6 +26,8 @@ mamba_full_memory_ratio) of the rest, 0.9 by default, since v0.5.3. Each pool ha
 (mem_cache/memory_pool.py).
 """
 
+from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -35,12 +37,14 @@ from vlmmem.catalog import find_format
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
+from vlmmem.engines.transformers.allocator import CachingAllocator
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import KeyValueCache, LatentCache, Layer, StateCache
 from vlmmem.memory.kv_cache import cache_sizes
+from vlmmem.memory.weights import tensor_bits
 from vlmmem.model import Model
-from vlmmem.parallelism import gpu_shares, stage_part
+from vlmmem.parallelism import gpu_shares, stage_layers, stage_part
 from vlmmem.record import record
 from vlmmem.strict_json import parse_json
 from vlmmem.terms import Term
@@ -95,12 +99,19 @@ _TWO_POOLS_NEVER = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text"
 _SWA_RATIO, _STATE_RATIO = "0.8", "0.9"
 _EXTRA_CONTEXT = 4  # columns of the table of a request's tokens beyond its context (init_memory_pool)
 _FLOAT32 = 4
+_SMALL = 2**16  # norms and biases are of this size, matrices larger
 _MOST_POSITIONS = 2**24
 _LATENT_ROTARY = 64  # qk_rope_head_dim of every published model with latent attention
 _NO_TABLES = ("gemma3", "gemma3_text", "gpt2", "opt", "mpt", "bloom")
 _TWO_ROTATIONS = ("gemma4", "gemma4_text", "gemma4_unified", "gemma3n", "gemma3n_text")
 _QUARTER_ROTATED = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
 _DEPTH = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe")
+_FUSED = (
+    (("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    (("gate_proj", "up_proj"), "gate_up_proj"),
+    (("in_proj_qkv", "in_proj_z"), "in_proj_qkvz"),
+)
+# models/gemma3_causal.py, Gemma3TextScaledWordEmbedding: no VocabParallelEmbedding, so that every rank has it whole
 _WHOLE_EMBEDDING = ("gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified")
 _LARGE_GPU = 60 * 1024  # MiB
 
@@ -455,18 +466,58 @@ def _rotary(model: Model, release: Release) -> int:
     return (_FLOAT32 if release.since("0.4.3") else 2) * model.max_positions * width
 
 
-def _whole_embedding(model: Model, settings: Settings) -> int:
-    """Bytes of an embedding that every rank holds whole, beyond the part that a split would leave it.
+def _merged(name: str) -> str:
+    """The tensor in which a rank holds one: queries, keys and values in one, gate and up in one (layers/linear.py)."""
+    for parts, whole in _FUSED:
+        for part in parts:
+            if f".{part}." in f".{name}":
+                return name.replace(part, whole)
+    return name
 
-    Gemma 3's and 4's is no VocabParallelEmbedding (models/gemma3_causal.py, Gemma3TextScaledWordEmbedding).
-    """
-    if settings.tp == 1 or model.architecture not in _WHOLE_EMBEDDING:
-        return 0
-    size = ceil(model.vocab_size * model.hidden_size * find_format(model.dtype).bits / 8)
-    return size - ceil(size / settings.tp)
+
+def _pieces(bits: Fraction, number: Format | None) -> list[int]:
+    """Bytes of the tensors that stand for one: a quantised matrix has its numbers, and scales and zeros apart."""
+    size = ceil(bits / 8)
+    first, plus, _ = ("" if number is None else number.formula).partition(" + ")
+    if number is None or not plus or not first.isdigit() or size <= _SMALL:
+        return [size]
+    numbers = ceil(bits * int(first) / number.bits / 8)
+    return [numbers, size - numbers]
+
+
+def _stage_tensors(model: Model, settings: Settings, stage: int) -> Iterator[int]:
+    """Bytes of each tensor that a rank of a stage holds, in the order in which modules are made."""
+    number, tp = settings.weights, settings.tp
+    sizes = stage_layers(model, settings.pp)
+    first, last, start = stage == 0, stage == settings.pp - 1, sum(sizes[:stage])
+    for part in model.parts:
+        decoder = part is model.decoder
+        for tensor in part.tensors:
+            at_end = decoder and tensor.kind in ("head", "norm", "bias")
+            copied = decoder and tensor.kind == "embedding" and model.tied_embeddings and last
+            if copied or (last if at_end else first):
+                split = 1 if tensor.kind == "embedding" and model.architecture in _WHOLE_EMBEDDING else tp
+                yield ceil(tensor_bits(model, tensor.name, tensor, number, split) / 8)
+        indices = range(start, start + sizes[stage]) if decoder else range(len(part.layers) if first else 0)
+        by_layer = number is None and model.quantization is not None and model.quantization.by_layer
+        known: dict[int, list[int]] = {}
+        for index in indices:
+            layer = part.layers[index]
+            found = None if by_layer else known.get(id(layer))
+            if found is None:
+                held: dict[str, Fraction] = {}
+                for tensor in layer.tensors:
+                    name = f"{part.stack}.{index}.{tensor.name}"
+                    stem = _merged(tensor.name)
+                    bits = tensor_bits(model, name, tensor, number, tp, layer, index=index if decoder else None)
+                    held[stem] = held.get(stem, Fraction(0)) + bits
+                found = known[id(layer)] = [piece for bits in held.values() for piece in _pieces(bits, number)]
+            yield from found
 
 
 def _weights(model: Model, release: Release, settings: Settings) -> tuple[int, str]:
+    """What "mem usage" prints for the fullest rank: the segments that PyTorch's allocator took for its tensors."""
+    # the split is checked, and the fullest stage found, where the others find theirs
     shares = gpu_shares(
         model,
         Workload(settings.context),
@@ -474,14 +525,20 @@ def _weights(model: Model, release: Release, settings: Settings) -> tuple[int, s
         weights=settings.weights,
         kv_dtype=_number(model, settings),
     )
-    fullest = max(share.weights for share in shares)
-    tables, whole = _rotary(model, release), _whole_embedding(model, settings)
-    parts = f" / {settings.tp * settings.pp} GPUs" if settings.tp * settings.pp > 1 else ""
-    number = settings.weights
-    form = number.name if number is not None else "the published form"
-    told = f"{model.parameters:,} parameters in {form}{parts} + {tables:,} B of rotary tables"
-    told += f" + {whole:,} B of an embedding that is not split" if whole else ""
-    return fullest + tables + whole, told
+    fullest = max(shares, key=lambda share: share.weights)
+    allocator = CachingAllocator()
+    tensors = 0
+    for size in _stage_tensors(model, settings, fullest.stage):
+        tensors += size
+        allocator.take(size)
+    tables = _rotary(model, release)
+    allocator.take(tables)
+    split = f" / {settings.tp * settings.pp} GPUs" if settings.tp * settings.pp > 1 else ""
+    form = settings.weights.name if settings.weights is not None else "the published form"
+    told = f"{model.parameters:,} parameters in {form}{split} = {tensors:,} B + {tables:,} B of rotary tables"
+    if settings.tp > 1 and model.architecture in _WHOLE_EMBEDDING:
+        told += ", the embedding whole"
+    return allocator.reserved, f"{told}, in segments of 2 MiB"
 
 
 def _before_load(settings: Settings) -> tuple[int, int, str]:
