@@ -138,6 +138,39 @@ def test_latent_attention_by_build() -> None:
     assert (printed(keys, "k_size"), printed(keys, "v_size")) == (1098.0, 0)
 
 
+@pytest.mark.parametrize(
+    ("build", "plain", "flash"),
+    [
+        ("b5217", 1219.01, 208.0),
+        ("b5671", 1219.01, 208.0),
+        ("b7551", 1230.01, 228.01),
+        ("b8672", 1232.01, 232.01),
+        ("b9538", 1232.01, 200.01),
+    ],
+)
+def test_compute_buffers_of_latent_attention(build: str, plain: float, flash: float) -> None:
+    # as _BUILDS: 3 layers of DeepSeek-V3's kind with 64 heads, 32 experts of which 6 see a token, and one for all
+    release = find_release("llama.cpp", RELEASES, build)
+    sizes: dict[str, Any] = {"latent": (64 * 192, 576, 1536)}
+    first = Block(8192, False, 64, 64 * 192, 576, 64 * 128, 512, inner=10944, **sizes)
+    sizes |= {"experts": 32, "active": 6, "expert_inner": 512, "shared": 512}
+    rest = Block(8192, False, 64, 64 * 192, 576, 64 * 128, 512, **sizes)
+    for on, wanted in ((False, plain), (True, flash)):
+        step = Step(512, 1 if release.since("b9538") else 512, 2048, 102400, on)
+        found = compute_buffers([first, rest, rest], step, era_of(release), device=False)[1] / MIB
+        assert found == pytest.approx(wanted, abs=0.006)
+
+
+def test_the_newest_build_within_its_error() -> None:
+    # b11549 keeps the tokens' embeddings; of experts and of Gemma 3 that is not the whole change
+    printed_ = {"qwen3": (300.01, 64.02), "mixtral": (580.01, 216.02), "qwen2": (508.01, 154.02)}
+    near = {"qwen3moe": (566.01, 96.02), "gemma3": (184.02, 94.53)}
+    for shape, figures in (printed_ | near).items():
+        for flash in (False, True):
+            error = 0.001 if shape in printed_ else 0.045
+            assert buffer(shape, "b11549", flash=flash) == pytest.approx(figures[flash], rel=error)
+
+
 def test_cells() -> None:
     cells = {
         ("b6301", True, 4000): 4096,

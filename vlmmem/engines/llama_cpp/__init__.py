@@ -6,8 +6,8 @@ compute buffers, the output buffer. It takes no share of the GPU: what it prints
 ik_llama.cpp, a fork, prints the same lines and has rules of its own: every layer keeps every token (`swa_full`),
 latent attention has keys alone, and its graphs, and so its compute buffers, are others.
 
-The rules were read in the code at the builds of `RELEASES` and held against those builds' own printed buffers; each
-file is named where its rule stands: `cache` (cells, keys, values, states), `offload` (which weights lie where),
+The rules were read in the code and held against what the builds of `RELEASES` print themselves; each file is named where
+its rule stands: `cache` (cells, keys, values, states), `offload` (which weights lie where),
 `graph` and `ggml` (compute buffers).
 """
 
@@ -30,7 +30,8 @@ from vlmmem.terms import Term
 __all__ = ["OPTIONS", "RELEASES", "era_of", "kv_capacity", "reserve"]
 
 RELEASES = ("b4798", "b5217", "b5671", "b6301", "b6900", "b7551", "b8672", "b9538", "b10566", "b11549")
-"""Builds whose code was read and whose own figures the tests hold, in order; the number counts llama.cpp's commits."""
+"""Builds that printed the buffers against which the rules were held, in order; the number counts llama.cpp's commits.
+The code was read at the commits that `ggml` names, which lie among them."""
 
 OPTIONS = (
     "n_ctx", "n_batch", "n_ubatch", "flash_attn", "n_gpu_layers", "cache_type_k", "cache_type_v", "kv_unified",
@@ -79,6 +80,8 @@ def era_of(release: Release) -> Era:
         glu=release.since("b6301"),
         select=release.since("b8672"),
         keeps_embedding=release.since("b11549"),
+        latent_values=not release.since("b8672"),
+        values_first=release.since("b7551"),
     )
 
 

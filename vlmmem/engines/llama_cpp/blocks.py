@@ -52,7 +52,7 @@ def block_of(model: Model, layer: Layer, release: Release, cells: Layout, host_e
             "key": latent.width,
             "value": inner,
             "value_head": latent.width - 64,
-            "latent": (query, latent.width),
+            "latent": (query, latent.width, _query_rank(layer)),
         }
     elif layer.kind == "shared":
         fields |= {
@@ -110,6 +110,11 @@ def _latent_widths(model: Model, layer: Layer) -> tuple[int, int]:
         if tensor.name.startswith(("self_attn.o_proj", "attn_output.")):
             value = tensor.inputs
     return query, value
+
+
+def _query_rank(layer: Layer) -> int:
+    """Width of the queries' own latent; 0 where they come straight from the hidden states."""
+    return next((t.outputs for t in layer.tensors if t.name.startswith(("self_attn.q_a_proj.", "attn_q_a."))), 0)
 
 
 def _recurrence(layer: Layer) -> tuple[int, int, int] | None:

@@ -15,6 +15,8 @@ from vlmmem.record import record
 __all__ = ["Block", "Era", "Step", "compute_buffers"]
 
 _F16, _F32, _I32, _I64 = 2, 4, 4, 8
+_ROPE = 64
+"""Width of the part of a latent key that turns with its position: of all models that have one."""
 
 
 @record(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Era:
     `mask_pad` rounds the rows of the attention mask; `mask_f16` says that flash attention's mask is set in 16 bits,
     not cast; `rows` that the cache is written by indices (`ggml_set_rows`); `glu` that gate and up are joined in one
     operation; `select` that an input for embeddings stands beside that for tokens, `keeps_embedding` that the tokens'
-    embeddings are an output, whose memory is never used again.
+    embeddings are an output, whose memory is never used again. `latent_values` says that latent attention has a cache
+    of values too, `values_first` that values are computed before keys.
     """
 
     mask_pad: int
@@ -33,6 +36,8 @@ class Era:
     glu: bool
     select: bool
     keeps_embedding: bool = False
+    latent_values: bool = False
+    values_first: bool = False
 
 
 @record(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Block:
 
     `cells` of cache does its attention look at (0: it has none). `query`, `key`, `value` are widths over all heads;
     `heads` the query heads, `value_head` what attention gives back a head. `latent` marks absorbed latent attention:
-    (query width before, width of a head's latent). `inner` is the MLP's width, `experts` of which `active` see a
+    (query width before, width of a head's latent,
+    rank of the queries or 0). `inner` is the MLP's width, `experts` of which `active` see a
     token, each `expert_inner` wide; `shared` the width of experts that all tokens see. `recurrent` is a state-space
     layer's (convolution channels, inner width, state elements). `host_matrix` are the bytes of one
     matrix of experts that lie in the host's memory: a prompt's step copies them to the device.
@@ -56,7 +62,7 @@ class Block:
     value_head: int
     fused: bool = False
     query_norm: bool = False
-    latent: tuple[int, int] | None = None
+    latent: tuple[int, int, int] | None = None
     inner: int = 0
     gated: bool = True
     experts: int = 0
@@ -139,15 +145,16 @@ class _Builder:
             k = self._turned(self.matmul(x, tokens, block.key), block.query_norm)
             made = self.matmul(x, tokens, block.value)
             v = Node(made.bytes, (made,), view=made)
-        first = (q, v, k) if self.era.rows else (q, k, v)
+        first = (q, v, k) if self.era.values_first else (q, k, v)
         for node in first:
             self.graph.expand(node)
         cache_k, cache_v = Node(0, outside=True), Node(0, outside=True)
         if self.era.rows:
-            at_k, at_v = self.rows(block.sliding, block.cells, block.value)
+            value = block.value if block.latent is None else block.value_head
+            at_k, at_v = self.rows(block.sliding, block.cells, value)
             flat = Node(k.bytes, (k,), view=k)
             self.graph.expand(Node(0, (flat, at_k, cache_k), view=cache_k))
-            if block.latent is None:
+            if block.latent is None or self.era.latent_values:
                 flat = Node(v.bytes, (v,), view=v)
                 self.graph.expand(Node(0, (flat, at_v, cache_v), view=cache_v))
         else:
@@ -183,19 +190,21 @@ class _Builder:
         """Latent attention, absorbed: queries in the latent's width, one key for all heads."""
         tokens = self.step.tokens
         assert block.latent is not None
-        query, width = block.latent
-        made = self.matmul(x, tokens, query)
-        nope = Node(made.bytes, (made,), view=made)
-        rope = Node(tokens * block.heads * 64 * _F32, (Node(made.bytes, (made,), view=made), self.positions))
+        query, width, rank = block.latent
+        source = self.norm(self.matmul(x, tokens, rank)) if rank else x
+        made = self.matmul(source, tokens, query)
+        shaped = Node(made.bytes, (made,), view=made)
+        nope = Node(made.bytes, (shaped,), view=made)
+        rope = Node(tokens * block.heads * _ROPE * _F32, (Node(made.bytes, (shaped,), view=made), self.positions))
         down = self.matmul(x, tokens, width)
-        turned = Node(tokens * 64 * _F32, (Node(down.bytes, (down,), view=down), self.positions))
-        latent = Node(tokens * (width - 64) * _F32, (Node(down.bytes, (down,), view=down),))
-        absorbed = Node(tokens * block.heads * (width - 64) * _F32, (nope,))
+        turned = Node(tokens * _ROPE * _F32, (Node(down.bytes, (down,), view=down), self.positions))
+        latent = Node(tokens * (width - _ROPE) * _F32, (Node(down.bytes, (down,), view=down),))
+        latent = Node(latent.bytes, (latent,), inplace=True)
+        absorbed = Node(tokens * block.heads * (width - _ROPE) * _F32, (Node(made.bytes, (nope,), view=made),))
         flat = Node(absorbed.bytes, (absorbed,), view=absorbed)
-        q = Node(tokens * block.heads * width * _F32, (rope, flat))
-        scaled = Node(latent.bytes, (latent,), inplace=True)
-        k = Node(tokens * width * _F32, (turned, scaled))
-        return q, k, Node(scaled.bytes, (scaled,), view=scaled)
+        held = Node(latent.bytes, (latent,), view=latent)
+        q = Node(tokens * block.heads * width * _F32, (flat, rope))
+        return q, Node(tokens * width * _F32, (held, turned)), held
 
     def mlp(self, block: Block, x: Node, rows: int) -> Node:
         hidden = self.step.hidden
