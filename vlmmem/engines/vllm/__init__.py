@@ -43,7 +43,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
         InputError: no GPU is named, or vLLM does not run the model so.
     """
     from vlmmem.engines.vllm.profile import activation_peak, second_runner
-    from vlmmem.engines.vllm.runtime import cuda_graphs, non_torch
+    from vlmmem.engines.vllm.runtime import cuda_graphs, non_torch, printed_peak
     from vlmmem.engines.vllm.weights import loaded_weights_bytes
 
     if settings.total_bytes is None:
@@ -65,7 +65,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
     terms = (*weights, peak, outside, *(() if filled.eager else (graphs,)), pool)
     printed: list[tuple[str, int | float]] = [
         ("model weights", sum(term.bytes for term in weights)),
-        ("activation peak", peak.bytes),
+        ("activation peak", printed_peak(model, release, filled)),
         ("non-torch memory", outside.bytes),
         ("available KV cache memory", pool.bytes),
     ]

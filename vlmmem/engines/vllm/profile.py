@@ -44,7 +44,16 @@ from vlmmem.record import record
 from vlmmem.terms import Term
 from vlmmem.units import exact
 
-__all__ = ["Images", "Moment", "activation_peak", "constants", "largest_images", "moments", "second_runner"]
+__all__ = [
+    "Images",
+    "Moment",
+    "activation_peak",
+    "constants",
+    "kept_bytes",
+    "largest_images",
+    "moments",
+    "second_runner",
+]
 
 _LARGEST = {
     "llava_onevision": (1153, 944),
@@ -148,7 +157,7 @@ def largest_images(model: Model, release: Release, settings: Settings, *, v1: bo
         or settings.option("language_model_only")
     ):
         return None
-    if second_runner(model, release, settings) and not release.since("0.28"):
+    if second_runner(model, release, settings) and not release.since("0.27"):
         # it did not profile the encoder yet
         return None
     each = _largest(model, settings)
@@ -207,6 +216,9 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
                 encoder.basis,
             )
         )
+        if second_runner(model, release, settings):
+            # it lets go of the dummy images before the layers run
+            pixels = 0
         kept += pixels + features
         said += f" + {pixels} (pixels) + {features} (features of {images.count} x {images.each.tokens} tokens)"
     if not first:
@@ -234,6 +246,11 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
         stood = f"{said} + {stays} (experts)" if stays else said
         found.append(Moment("sampler", sampler.bytes + stays + kept, f"{sampler.formula} + {stood}", sampler.basis))
     return tuple(found)
+
+
+def kept_bytes(model: Model, release: Release, settings: Settings) -> int:
+    """What of the peak PyTorch still holds after the profile run: cuBLAS' workspace, since 0.13 experts' buffers."""
+    return _cublas(settings) + (_experts(model, release, settings).bytes if release.since("0.13") else 0)
 
 
 def _stage(settings: Settings) -> int:
@@ -347,8 +364,11 @@ def _sampler(model: Model, release: Release, settings: Settings, images: Images 
     wide = constants()["float32_copies"]["bytes"] if element == 4 else 0
     if second_runner(model, release, settings) and not release.since("0.33"):
         states = element * hidden * (tokens + rows)
-        size = rows * vocabulary * element + states
-        return Moment("sampler", size, f"{rows} x {vocabulary} x {element} + {states} (states)", "derived")
+        # soft-capped logits are made anew, beside the old ones
+        copies = 2 if model_config(model).get("final_logit_softcapping") else 1
+        size = copies * rows * vocabulary * element + states
+        shown = f"{copies} x {rows} x {vocabulary} x {element} + {states} (states)"
+        return Moment("sampler", size, shown, "derived")
     flash = _flashinfer(release, settings)
     if v1 and (flash or (release.since("0.17") and rows >= _FEWEST_ROWS)):
         copies = 12 + wide + (element if element != 4 else 0)

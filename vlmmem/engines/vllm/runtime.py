@@ -9,13 +9,14 @@ from typing import Any
 
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.budget import counts_graphs
 from vlmmem.engines.vllm.generation import uses_v1
-from vlmmem.engines.vllm.profile import constants
+from vlmmem.engines.vllm.profile import activation_peak, constants, kept_bytes, second_runner
 from vlmmem.model import Model
 from vlmmem.terms import Term
 from vlmmem.units import BYTES, exact
 
-__all__ = ["CAPTURED", "captured", "cuda_graphs", "kind_of", "non_torch", "size_of"]
+__all__ = ["CAPTURED", "captured", "cuda_graphs", "kind_of", "non_torch", "printed_peak", "size_of"]
 
 _GIB = BYTES["GiB"]
 _LARGE = 70 * _GIB
@@ -107,3 +108,32 @@ def cuda_graphs(model: Model, release: Release, settings: Settings) -> Term:
     size = max(0, ceil(whole * captured(settings) / CAPTURED if row["gib_a_layer"] else whole))
     formula = f"({row['gib']} GiB + {layers} x {row['gib_a_layer']} GiB) x {share} = {size}"
     return Term("runtime:graphs", size, formula, row["basis"], _WHERE)
+
+
+def printed_peak(model: Model, release: Release, settings: Settings) -> int:
+    """What the log calls peak activation, in bytes.
+
+    Since 0.27 that is another sum: what of the peak PyTorch gave back after the profile run, and the estimate of the
+    CUDA graphs; what it kept counts with the weights as "consumed memory". The pool is the same.
+
+    Args:
+        model: the model.
+        release: vLLM's release.
+        settings: how it is started, complete.
+
+    Source: vllm/v1/worker/gpu_worker.py, v0.27.0, `determine_available_memory`; vllm/utils/mem_utils.py,
+    `transient_peak_headroom`.
+
+    >>> from vlmmem import find_model
+    >>> model, settings = find_model("qwen2.5-3b"), Settings(8192, sequences=256, batch_tokens=2048, eager=True)
+    >>> old, new = Release("0.26", (0, 26)), Release("0.27", (0, 27))
+    >>> printed_peak(model, old, settings) - printed_peak(model, new, settings) == 8320 * 1024
+    True
+    """
+    peak = activation_peak(model, release, settings).bytes
+    if not release.since("0.27"):
+        return peak
+    given_back = peak - kept_bytes(model, release, settings)
+    if not counts_graphs(release, settings, second=second_runner(model, release, settings)):
+        return given_back
+    return given_back + cuda_graphs(model, release, settings).bytes
