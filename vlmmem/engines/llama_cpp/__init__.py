@@ -6,8 +6,8 @@ compute buffers, the output buffer. It takes no share of the GPU: what it prints
 ik_llama.cpp, a fork, prints the same lines and has rules of its own: every layer keeps every token (`swa_full`),
 latent attention has keys alone, and its graphs, and so its compute buffers, are others.
 
-The rules were read in the code and held against what the builds of `RELEASES` print themselves; each file is named where
-its rule stands: `cache` (cells, keys, values, states), `offload` (which weights lie where),
+The rules were read in the code and held against what the builds of `RELEASES` print themselves; each file is named
+where its rule stands: `cache` (cells, keys, values, states), `offload` (which weights lie where),
 `graph` and `ggml` (compute buffers).
 """
 

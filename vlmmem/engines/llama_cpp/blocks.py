@@ -82,6 +82,12 @@ def block_of(model: Model, layer: Layer, release: Release, cells: Layout, host_e
     else:
         fields["inner"] = dense
     fields["gated"] = any(mark in name for name in names for mark in ("gate_proj", "gate_up", "ffn_gate", "w3"))
+    fields["joined_gate"] = any(
+        tensor.kind == "linear"
+        and tensor.outputs == 2 * dense
+        and ("gate_up" in tensor.name or (tensor.name == "ffn_up.weight" and not fields["gated"]))
+        for tensor in layer.tensors
+    )
     return Block(
         heads=heads,
         fused=any(mark in name for name in names for mark in _FUSED) and keys is not None,

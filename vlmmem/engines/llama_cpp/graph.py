@@ -47,7 +47,8 @@ class Block:
     `cells` of cache does its attention look at (0: it has none). `query`, `key`, `value` are widths over all heads;
     `heads` the query heads, `value_head` what attention gives back a head. `latent` marks absorbed latent attention:
     (query width before, width of a head's latent,
-    rank of the queries or 0). `inner` is the MLP's width, `experts` of which `active` see a
+    rank of the queries or 0). `inner` is the MLP's width (`joined_gate`: gate and up are one
+    matrix), `experts` of which `active` see a
     token, each `expert_inner` wide; `shared` the width of experts that all tokens see. `recurrent` is a state-space
     layer's (convolution channels, inner width, state elements). `host_matrix` are the bytes of one
     matrix of experts that lie in the host's memory: a prompt's step copies them to the device.
@@ -65,6 +66,7 @@ class Block:
     latent: tuple[int, int, int] | None = None
     inner: int = 0
     gated: bool = True
+    joined_gate: bool = False
     experts: int = 0
     active: int = 0
     expert_inner: int = 0
@@ -214,12 +216,19 @@ class _Builder:
         inner = block.inner if out is None else block.shared
         if not inner:
             return out if out is not None else x
-        dense = self.matmul(self._joined(block.gated, x, rows, inner), rows, hidden)
+        dense = self.matmul(self._joined(block, x, rows, inner), rows, hidden)
         return dense if out is None else Node(out.bytes, (out, dense), inplace=True)
 
-    def _joined(self, gated: bool, x: Node, rows: int, inner: int) -> Node:
+    def _joined(self, block: Block, x: Node, rows: int, inner: int) -> Node:
+        if block.joined_gate:
+            both = self.matmul(x, rows, 2 * inner)
+            half = both.bytes // 2
+            if self.era.glu:
+                return Node(half, (both,))
+            gate, up = (Node(half, (Node(half, (both,), view=both),)) for _ in range(2))
+            return self._gate(gate, up)
         up = self.matmul(x, rows, inner)
-        if not gated:
+        if not block.gated:
             return Node(up.bytes, (up,), inplace=True)
         gate = self.matmul(x, rows, inner)
         return self._gate(gate, up)
