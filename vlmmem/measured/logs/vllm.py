@@ -108,6 +108,8 @@ _LEAST_DIGITS = 2
 _LEVEL = re.compile(r"\b(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b")
 _MOST_WRAPPED = 100
 _OPTIONS = ("max_lora_rank", "num_gpu_blocks_override", "decode_context_parallel_size", "swap_space", "cpu_offload_gb")
+_SWITCHES = ("enable_lora", "enable_expert_parallel", "language_model_only")
+_NO_IMAGES = re.compile(r"limit_mm_per_prompt['\"]?\s?[=:]\s?\{[^{}]{0,80}['\"]?image['\"]?\s?[=:]\s?0\b")
 _EXPECTED = ("weights", "activation_peak", "non_torch", "kv_pool", "max_concurrency", "cuda_graph")
 
 
@@ -129,8 +131,11 @@ def _value(text: str, name: str) -> str | None:
 
 def _settings(texts: list[str], fields: dict[str, object]) -> None:
     """Fill what the engine's own config says; the first text that has a setting counts."""
-    options: dict[str, int | float] = {}
+    options: dict[str, int | float | bool] = {}
     for text in texts:
+        options |= {name: True for name in _SWITCHES if _value(text, name) == "True"}
+        if _NO_IMAGES.search(text):
+            fields.setdefault("images", 0)
         for field, names in _SETTINGS.items():
             for name in names:
                 value = _value(text, name)
