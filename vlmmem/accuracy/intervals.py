@@ -29,6 +29,9 @@ __all__ = ["Width", "coverage", "covered", "fit", "interval", "ranges", "stale",
 _HERE = Path(__file__).parent
 _WIDTHS, _RULES = _HERE / "intervals.json", _HERE / "interval_rules.json"
 _ALL = "all"
+_OF_THE_POOL = ("kv_pool", "kv_tokens", "kv_blocks", "max_concurrency")
+"""They are off by the same share, as the pool's bytes give the others: one width for all."""
+
 _STEPS = 10_000  # half-widths are kept in steps of a hundredth of a percent, rounded up
 
 
@@ -87,7 +90,8 @@ def fit(of: Iterable["Prediction"]) -> tuple[Width, ...]:
     kept = [item for item in of if item.split == "fitted" and item.stated]
     found = []
     for engine, quantity in sorted({(item.engine, item.quantity) for item in kept}):
-        of_both = [item for item in kept if (item.engine, item.quantity) == (engine, quantity)]
+        alike = _OF_THE_POOL if quantity in _OF_THE_POOL else (quantity,)
+        of_both = [item for item in kept if item.engine == engine and item.quantity in alike]
         for release in (_ALL, *sorted({item.release for item in of_both})):
             of_release = [item for item in of_both if release in (_ALL, item.release) and item.predicted > 0]
             residuals = [(item.model, item.measured / item.predicted - 1) for item in of_release]

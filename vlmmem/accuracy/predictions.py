@@ -387,6 +387,7 @@ def predict(run: Run) -> tuple[tuple[Prediction, ...], tuple[Unpriced, ...]]:
             )
         )
 
+    untold = dict(run.unpriced)
     for name, quantity in run.measured:
         if name not in _COMPARED:
             continue
@@ -394,7 +395,9 @@ def predict(run: Run) -> tuple[tuple[Prediction, ...], tuple[Unpriced, ...]]:
         both = run.get(f"{name}_swa") if name in _SIDES else None
         if both is not None:
             value += _value(both)
-        if name in _NEEDS_GPU and engine != "llama.cpp" and {"gpu", "gpu_total"} <= set(unknown):
+        if name in untold:
+            left.append(without(untold[name], name))
+        elif name in _NEEDS_GPU and engine != "llama.cpp" and {"gpu", "gpu_total"} <= set(unknown):
             left.append(without("the GPU's memory is not stated, nor is the GPU in the catalogue", name))
         elif engine == "llama.cpp" and name in _NEEDS_LAYERS and run.option("n_gpu_layers") is None:
             left.append(without("which layers lie on the GPU is not stated", name))
@@ -448,7 +451,8 @@ def _given_the_pool(
 ) -> None:
     """What the engine prints of its pool, computed from the pool that it printed."""
     pool = run.get("kv_pool")
-    printed = {name: quantity for name in _GIVEN_POOL if (quantity := run.get(name)) is not None}
+    untold = dict(run.unpriced)
+    printed = {name: quantity for name in _GIVEN_POOL if (quantity := run.get(name)) is not None and name not in untold}
     if pool is None or not printed:
         return
     if not hasattr(module, "kv_capacity"):
