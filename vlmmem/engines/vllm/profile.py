@@ -241,7 +241,7 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
             )
         )
     if last and settings.option("runner") != "pooling":
-        stays = experts.bytes if release.since("0.13") else 0
+        stays = _held(model, release, settings)
         sampler = _sampler(model, release, settings, images, v1=v1)
         stood = f"{said} + {stays} (experts)" if stays else said
         found.append(Moment("sampler", sampler.bytes + stays + kept, f"{sampler.formula} + {stood}", sampler.basis))
@@ -250,7 +250,19 @@ def moments(model: Model, release: Release, settings: Settings) -> tuple[Moment,
 
 def kept_bytes(model: Model, release: Release, settings: Settings) -> int:
     """What of the peak PyTorch still holds after the profile run: cuBLAS' workspace, since 0.13 experts' buffers."""
-    return _cublas(settings) + (_experts(model, release, settings).bytes if release.since("0.13") else 0)
+    return _cublas(settings) + _held(model, release, settings)
+
+
+def _held(model: Model, release: Release, settings: Settings) -> int:
+    """Experts' buffers that stay: since 0.13, but not of MXFP4 on Hopper, whose one kernel makes its own.
+
+    Source: vllm/model_executor/layers/fused_moe/gpt_oss_triton_kernels_moe.py, v0.19.0: the monolithic experts.
+    """
+    hopper = settings.gpu is not None and settings.gpu.id.startswith(HOPPER)
+    packed = model.quantization is not None and model.quantization.method == "mxfp4"
+    if not release.since("0.13") or (packed and hopper and release.since("0.18")):
+        return 0
+    return _experts(model, release, settings).bytes
 
 
 def _stage(settings: Settings) -> int:

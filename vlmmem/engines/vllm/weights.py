@@ -15,7 +15,7 @@ from typing import Any
 from vlmmem.catalog import find_format, find_model, model_facts
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.vllm.generation import HOPPER
+from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import LatentCache, Layer, Part, Tensor
@@ -422,18 +422,24 @@ def _bits(
 def _tiles(model: Model, tensor: Tensor, settings: Settings) -> Fraction:
     """By how much MXFP4 experts grow, because kernels take whole tiles.
 
-    Marlin pads the inner width to 128 and the hidden size to 256 (vllm/model_executor/layers/quantization/mxfp4.py,
-    v0.11.0, `create_weights`). On Hopper Triton's kernels run instead; their tile is not in vLLM's code: 256 inputs of
+    Inner width and hidden size are padded to 128 and 256 for Marlin, both to 256 on Blackwell; for Triton's kernels,
+    which run on Hopper, the inner width to 64 (vllm/model_executor/layers/quantization/mxfp4.py, v0.11.0,
+    `create_weights`; layers/fused_moe/oracle/mxfp4.py, v0.19.0). Triton's own tile is not in vLLM's code: 256 inputs of
     the values, 16 of 17 bytes, are what gpt-oss-20b and 120b took in 0.11.
     """
     if tensor.kind != "expert" or model.quantization is None or model.quantization.method != "mxfp4":
         return Fraction(1)
-    if settings.gpu is not None and settings.gpu.id.startswith(HOPPER):
-        return 1 + Fraction(16, 17) * Fraction(-tensor.inputs % _TILE, tensor.inputs)
-    hidden = model.hidden_size
-    wide = tensor.inputs if tensor.outputs == hidden and "down" in tensor.name else tensor.outputs // 2
-    own = -(-wide // settings.tp)
-    return Fraction((own + -own % 128) * (hidden + -hidden % 256), own * hidden)
+    hidden, down = model.hidden_size, "down" in tensor.name
+    whole = tensor.inputs if down else tensor.outputs // 2
+    wide = -(-whole // settings.tp)
+    name = settings.gpu.id if settings.gpu is not None else ""
+    if not name.startswith(HOPPER):
+        step = 256 if name.startswith(BLACKWELL) else 128
+        return Fraction((wide + -wide % step) * (hidden + -hidden % 256), wide * hidden)
+    padded = wide + -wide % 64
+    inputs, outputs = (padded, hidden) if down else (hidden, padded)
+    values = 16 * (inputs + -inputs % _TILE)
+    return Fraction((values + inputs) * outputs, 17 * wide * hidden)
 
 
 def _absorbed(model: Model, release: Release, settings: Settings, layers: int) -> int:
