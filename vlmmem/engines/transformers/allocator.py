@@ -34,7 +34,9 @@ class CachingAllocator:
     def __init__(self) -> None:
         self.allocated = 0
         self.reserved = 0
-        self._free: dict[bool, list[int]] = {True: [], False: []}
+        # free blocks of each pool: how many there are of a size, and the sizes in order
+        self._counts: dict[bool, dict[int, int]] = {True: {}, False: {}}
+        self._sizes: dict[bool, list[int]] = {True: [], False: []}
 
     def take(self, size: int) -> int:
         """Bytes that count for a request of `size` bytes; 0 for none."""
@@ -42,16 +44,22 @@ class CachingAllocator:
             return 0
         wanted = -(-size // _ROUNDED) * _ROUNDED
         small = wanted <= _SMALL
-        free = self._free[small]
-        at = bisect_left(free, wanted)
-        if at < len(free):
-            block = free.pop(at)
+        sizes, counts = self._sizes[small], self._counts[small]
+        at = bisect_left(sizes, wanted)
+        if at < len(sizes):
+            block = sizes[at]
+            counts[block] -= 1
+            if not counts[block]:
+                del counts[block]
+                sizes.pop(at)
         else:
             block = self._segment(wanted, small=small)
             self.reserved += block
         left = block - wanted
         if left >= _ROUNDED if small else left > _SMALL:
-            insort(free, left)
+            if left not in counts:
+                insort(sizes, left)
+            counts[left] = counts.get(left, 0) + 1
             block = wanted
         self.allocated += block
         return block
