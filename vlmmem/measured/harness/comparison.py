@@ -35,24 +35,29 @@ class Difference:
 def predicted(asked: Asked) -> dict[str, tuple[int, str]]:
     """Bytes that the package says of weights, cache and peaks, each with the function that says it."""
     from vlmmem.footprint import estimate
-    from vlmmem.memory import decode_peak_bytes, kv_cache_bytes, model_weights_bytes, pixel_bytes
+    from vlmmem.memory import cache_sizes, decode_peak_bytes, kv_cache_bytes, model_weights_bytes, pixel_bytes
     from vlmmem.memory.weights import find_weights_format
 
     model = asked.model
     number = find_weights_format(model, asked.dtype)
     weights = sum(model_weights_bytes(model, number).values())
     found = {"weights": (weights, "memory.model_weights_bytes")}
-    found["cache"] = (
-        kv_cache_bytes(model, asked.context, asked.batch, kv_dtype=asked.dtype, images=asked.images),
-        "memory.kv_cache_bytes",
-    )
+    # A sliding layer cuts the prompt by a view, whose storage stays whole until the next token
+    # (transformers v5.23.0, cache_utils.py, DynamicSlidingWindowLayer.update).
+    sizes = cache_sizes(model, asked.dtype)
+    uncut = sum(size for _, size in sizes.growing) * asked.context + sizes.fixed_bytes(asked.images)
+    found["cache"] = (asked.batch * uncut, "memory.cache_sizes, windows not cut")
     ids = 8 * asked.batch * (asked.context + 1)
     pixels = pixel_bytes(asked.image.pixel_values, asked.batch * asked.images) if asked.image else 0
     workload = Workload(asked.context, asked.batch, asked.images, asked.image_size if asked.images else None)
     footprint = estimate(model, workload, weights=asked.dtype, kv_dtype=asked.dtype)
     peak = sum(term.bytes for term in footprint.terms if term.kind != "runtime")
     beside = sum(term.bytes for term in footprint.terms if term.kind in ("activations", "vision"))
-    found["activations"] = (beside - pixels, "footprint.estimate: activations, and vision without its pixels")
+    cut = sum(term.bytes for term in footprint.terms if term.kind == "kv_cache")
+    found["activations"] = (
+        beside - pixels + cut - found["cache"][0],
+        "footprint.estimate: activations, and vision without its pixels",
+    )
     found["inputs"] = (ids + pixels, "8 B a token id, memory.pixel_bytes")
     found["peak"] = (peak + ids, "footprint.estimate without its runtime, token ids added")
     if asked.new_tokens:
