@@ -58,14 +58,14 @@ _BUILDS = {
 }  # fmt: skip
 
 
-def buffer(shape: str, build: str, *, flash: bool, era: Era | None = None) -> float:
+def buffer(shape: str, build: str, *, flash: bool, era: Era | None = None, cells: int = 8192) -> float:
     layers, hidden, vocab = _SHAPES[shape]
     blocks = []
     for heads, kv, dim, inner, more in layers:
         fields: dict[str, Any] = dict(more)
         sliding = bool(fields.pop("sliding", False))
-        cells = 1536 if sliding else 8192
-        blocks.append(Block(cells, sliding, heads, heads * dim, kv * dim, kv * dim, dim, inner=inner, **fields))
+        many = 1536 if sliding else cells
+        blocks.append(Block(many, sliding, heads, heads * dim, kv * dim, kv * dim, dim, inner=inner, **fields))
     release = find_release("llama.cpp", RELEASES, build)
     step = Step(512, 1 if release.since("b9538") else 512, hidden, vocab, flash)
     return compute_buffers(blocks, step, era or era_of(release), device=False)[1] / MIB
@@ -110,6 +110,18 @@ def test_gemma_3_at_131072_tokens() -> None:
          {"n_gpu_layers": 40, "cache_type_k": "q8_0", "cache_type_v": "q8_0"},
          {"k_size": 340.0, "host_weights": 525.62, "CUDA0 model buffer size": 6597.68, "compute_buffer": 266.0,
           "CUDA0 KV buffer size": 663.0, "output_buffer": 2.0}),
+        # github.com/ikawrakow/ik_llama.cpp, github-data/discussions/562 (mainline b5781, Vulkan)
+        ("llama-3.1-8b", "b5835", 16384, None, {"n_ubatch": 1024, "flash_attn": True},
+         {"k_size": 1024.0, "v_size": 1024.0, "compute_buffer": 613.01, "host_compute_buffer": 80.01}),
+        # the same, github-data/issues/514 (mainline b5622, CUDA)
+        ("qwen3-30b-a3b", "b5622", 16384, None, {}, {"k_size": 768.0, "v_size": 768.0, "compute_buffer": 1080.0}),
+        # the same, github-data/pull_requests/394 (mainline b5331): keys and values of latent attention
+        ("deepseek-v3", "b5331", 16384, None, {"flash_attn": True}, {"k_size": 1098.0, "v_size": 976.0}),
+        # the same, a log of GLM Z1 32B (mainline b5274): gate and up in one matrix
+        ("glm-4-32b-0414", "b5274", 32768, None, {"flash_attn": True},
+         {"k_size": 976.0, "v_size": 976.0, "compute_buffer": 353.0}),
+        # github.com/ggml-org/llama.cpp/pull/6122: two GPUs at work at once
+        ("c4ai-command-r-v01", "b4798", 4096, None, {"pp": 2}, {"k_size": 2560.0, "CUDA0 compute buffer size": 672.01}),
         # github.com/MrSnowNB/nemoclaw-setup, llama_server_vision.log (two RTX A6000): a hybrid's cache and states
         ("qwen3.5-35b-a3b", "b8672", 32768, "q8_0", {"pp": 2},
          {"k_size": 320.0, "v_size": 320.0, "state_size": 251.25, "host_weights": 515.31, "output_buffer": 3.79}),
@@ -161,6 +173,23 @@ def test_compute_buffers_of_latent_attention(build: str, plain: float, flash: fl
         assert found == pytest.approx(wanted, abs=0.006)
 
 
+@pytest.mark.parametrize(
+    ("build", "cells", "plain", "flash"),
+    [
+        ("b5835", 8000, (547.63, 539.63), (200.01, 300.75)),
+        ("b6123", 8000, (551.63, 541.63), (200.01, 300.75)),
+        ("b7079", 8192, (564.01, 554.01), (200.01, 300.75)),
+    ],
+)
+def test_experts_between_the_builds(
+    build: str, cells: int, plain: tuple[float, float], flash: tuple[float, float]
+) -> None:
+    # as _BUILDS, for n_ctx 8000; under flash attention all pad to 8192
+    for shape, without, with_ in zip(("mixtral", "qwen3moe"), plain, flash, strict=True):
+        assert buffer(shape, build, flash=False, cells=cells) == pytest.approx(without, abs=0.006)
+        assert buffer(shape, build, flash=True) == pytest.approx(with_, abs=0.006)
+
+
 def test_the_newest_build_within_its_error() -> None:
     # b11549 keeps the tokens' embeddings; of experts and of Gemma 3 that is not the whole change
     printed_ = {"qwen3": (300.01, 64.02), "mixtral": (580.01, 216.02), "qwen2": (508.01, 154.02)}
@@ -176,7 +205,9 @@ def test_cells() -> None:
         ("b6301", True, 4000): 4096,
         ("b6301", False, 4000): 4000,
         ("b6301", False, 4001): 4032,
-        ("b7551", False, 4001): 4096,
+        ("b7079", False, 4001): 4096,
+        ("b6451", False, 8000): 8000,  # printed by b5835, b6123 and b6451 for n_ctx 8000 without flash attention
+        ("b7079", False, 8000): 8192,  # and by b7079
     }
     for (build, flash, context), wanted in cells.items():
         found = ask("llama-3.1-8b", build, context, flash_attn=flash, sequences=1)
@@ -233,8 +264,8 @@ def test_cross_attention_is_not_run() -> None:
 
 def test_an_unknown_build_names_the_one_that_is_used() -> None:
     found = ask("llama-3.1-8b", "b6000", 4096)
-    assert found.version == "b5671"
-    assert "llama.cpp b6000 was not read: the rules of b5671 are used" in found.notes
+    assert found.version == "b5835"
+    assert "llama.cpp b6000 was not read: the rules of b5835 are used" in found.notes
 
 
 def test_command_lines() -> None:

@@ -29,7 +29,10 @@ from vlmmem.terms import Term
 
 __all__ = ["OPTIONS", "RELEASES", "era_of", "kv_capacity", "reserve"]
 
-RELEASES = ("b4798", "b5217", "b5671", "b6301", "b6900", "b7551", "b8672", "b9538", "b10566", "b11549")
+RELEASES = (
+    "b4798", "b5217", "b5671", "b5835", "b6123", "b6301", "b6451", "b6900", "b7079", "b7551", "b8672", "b9538", "b10566",
+    "b11549",
+)  # fmt: skip
 """Builds that printed the buffers against which the rules were held, in order; the number counts llama.cpp's commits.
 The code was read at the commits that `ggml` names, which lie among them."""
 
@@ -76,8 +79,8 @@ def era_of(release: Release) -> Era:
     return Era(
         mask_pad=1 if release.since("b7551") else 64,
         mask_f16=release.since("b9538"),
-        rows=release.since("b6301"),
-        glu=release.since("b6301"),
+        rows=release.since("b6123"),
+        glu=release.since("b5835"),
         select=release.since("b8672"),
         keeps_embedding=release.since("b11549"),
         latent_values=not release.since("b8672"),
@@ -143,10 +146,10 @@ def _start(model: Model, release: Release, settings: Settings) -> Start:
     slots = release.since("b7551")  # the server starts four slots that share one cache
     sequences = (_SLOTS if slots else 1) if settings.sequences is None else settings.sequences
     # before b5913 there was one cache for all; from then on each sequence has its own unless told otherwise
-    unified = _flag(settings, "kv_unified", not release.since("b6301") or (auto and slots))
-    shared = unified and release.since("b7551")
+    unified = _flag(settings, "kv_unified", not release.since("b6123") or (auto and slots))
+    shared = unified and release.since("b7079")
     context = _count(settings, "n_ctx", settings.context if shared else settings.context * sequences)
-    flash = _flag(settings, "flash_attn", release.since("b6900"))
+    flash = _flag(settings, "flash_attn", release.since("b6451"))
     keys, values = _cache_type(settings, "cache_type_k"), _cache_type(settings, "cache_type_v")
     if not flash and CACHE_TYPES[values][0] > 1:
         raise InputError(f"cache_type_v: {values} needs flash attention; flash_attn on, or f16, is needed")

@@ -98,7 +98,7 @@ def layout(
     """
     window = max((cache.limit or 0) for layer in model.decoder.layers for cache in _keeps(layer) if _slides(cache))
     # windows of a model that never slides are not asked for
-    if release.since("b7551"):
+    if release.since("b7079"):
         pad = 256
         context = padded(context, 256)
         if unified:
@@ -109,13 +109,13 @@ def layout(
         cells = each
     else:
         pad = 256 if flash else 32
-        split = release.since("b6301") and not unified
+        split = release.since("b6123") and not unified
         streams = sequences if split else 1
         each = context // sequences
         cells = padded(context // streams, pad)
     slides = window > 0 and release.since(_WINDOWS) and model.architecture in SLIDING
     wanted = window * (1 if streams > 1 else sequences) + ubatch
-    small = padded(min(cells, wanted), 256) if release.since("b7551") else min(cells, padded(wanted, pad))
+    small = padded(min(cells, wanted), 256) if release.since("b7079") else min(cells, padded(wanted, pad))
     return Layout(context, each, cells, small if slides and not full else cells, streams, sequences)
 
 

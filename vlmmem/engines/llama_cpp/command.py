@@ -56,7 +56,7 @@ def server_command(
         add("-b", chosen["n_batch"])
     if chosen["n_ubatch"] != 512:
         add("-ub", chosen["n_ubatch"])
-    if release.since("b6900"):
+    if release.since("b6451"):
         add("-fa", "on" if chosen["flash_attn"] else "off")
     elif chosen["flash_attn"]:
         add("-fa")

@@ -99,6 +99,6 @@ def tower_buffer(model: Model, release: Release) -> tuple[int, int] | None:
         here = Node(size, (Node(size, (here, second), inplace=True),))
         here = Node(size, (here,))
     for _ in range(min(tower.layers, _MOST_LAYERS)):
-        here = _layer(graph, tower, here, positions, flash=release.since("b7551"), gated=gated)
+        here = _layer(graph, tower, here, positions, flash=release.since("b7079"), gated=gated)
     graph.expand(here)
     return buffer_bytes(graph.nodes, graph.leaves, CUDA_ALIGNMENT)[0], side
