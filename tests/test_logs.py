@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from vlmmem.cli import main
 from vlmmem.errors import InputError
-from vlmmem.measured import Run, read_runs
-from vlmmem.measured.logs import LARGEST, clean_lines, read_log, read_log_file
+from vlmmem.measured import Run, logs, read_runs
+from vlmmem.measured.logs import clean_lines, read_log, read_log_file
 
 # https://github.com/vllm-project/vllm/blob/v0.6.4.post1/vllm/worker/worker.py and vllm/executor/gpu_executor.py
 # print these lines; the figures are those of a card of 8 GB
@@ -184,6 +184,16 @@ def test_nothing_of_a_log_is_executed(tmp_path: Path) -> None:
     assert run.context is None
 
 
+def test_switches_and_drafts_are_told() -> None:
+    given = "speculative_config=SpeculativeConfig(method='mtp', model='m', num_spec_tokens=3), enable_lora=True, "
+    run = read_log(
+        V0102.replace("config: ", f"config: {given}").replace("quantization=fp8", "limit_mm_per_prompt={'image': 0}")
+    )
+    assert dict(run.options) == {"num_speculative_tokens": 3, "enable_lora": True}
+    assert run.images == 0
+    assert "it speculates: a draft model may be in the figures" in run.notes
+
+
 def test_a_cut_log_says_what_is_missing() -> None:
     run = read_log(V0102[: V0102.index("INFO 10-14 12:20:41")])
     assert figure(run, "kv_pool") == 8.98
@@ -239,13 +249,14 @@ def test_the_engine_that_is_named_must_be_the_logs() -> None:
         read_log(V081, engine="transformers")
 
 
-def test_a_large_log_is_read_as_far_as_it_says_and_quickly() -> None:
+def test_a_large_log_is_read_as_far_as_it_says_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LARGEST", 2**20)  # a second is enough for eight of them
     line = "INFO 03-24 07:15:16 [metrics.py:481] Avg prompt throughput: 1203.4 tokens/s, Running: 12 reqs\n"
-    huge = V081 + line * (LARGEST // len(line) + 1000)
+    huge = V081 + line * (2**20 // len(line) + 1000)
     before = time.perf_counter()
     run = read_log(huge)
-    assert time.perf_counter() - before < 4
-    assert "only the first 8 MiB of the log were read" in run.notes
+    assert time.perf_counter() - before < 2
+    assert "only the first 1 MiB of the log were read" in run.notes
     assert figure(run, "kv_blocks") == 13724
 
 

@@ -110,6 +110,10 @@ _MOST_WRAPPED = 100
 _OPTIONS = ("max_lora_rank", "num_gpu_blocks_override", "decode_context_parallel_size", "swap_space", "cpu_offload_gb")
 _SWITCHES = ("enable_lora", "enable_expert_parallel", "language_model_only")
 _NO_IMAGES = re.compile(r"limit_mm_per_prompt['\"]?\s?[=:]\s?\{[^{}]{0,80}['\"]?image['\"]?\s?[=:]\s?0\b")
+_DRAFT = re.compile(
+    r"speculative_config['\"]?\s?[=:]\s?(?:SpeculativeConfig\(|\{)(?P<text>.{0,400}?)num_spec(?:ulative)?_tokens['\"]?\s?[=:]\s?"
+    r"(?P<tokens>\d{1,4})"
+)
 _EXPECTED = ("weights", "activation_peak", "non_torch", "kv_pool", "max_concurrency", "cuda_graph")
 
 
@@ -134,6 +138,9 @@ def _settings(texts: list[str], fields: dict[str, object]) -> None:
     options: dict[str, int | float | bool] = {}
     for text in texts:
         options |= {name: True for name in _SWITCHES if _value(text, name) == "True"}
+        draft = _DRAFT.search(text)
+        if draft:
+            options.setdefault("num_speculative_tokens", int(draft["tokens"]))
         if _NO_IMAGES.search(text):
             fields.setdefault("images", 0)
         for field, names in _SETTINGS.items():
@@ -369,6 +376,8 @@ def read(lines: list[str]) -> Reading:
     _settings_of_parallelism(fields)
     if log.share is not None:
         fields.setdefault("utilization", log.share)
+    if "num_speculative_tokens" in str(fields.get("options")):
+        reading.notes.append("it speculates: a draft model may be in the figures")
     if log.own and "version" not in fields:
         reading.notes.append(log.own)
     for device in list(reading.devices):
