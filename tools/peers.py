@@ -202,39 +202,84 @@ def versions(python: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: found[name] for name in names}
 
 
+_EACH = """
+import contextlib, importlib, io, json, sys
+sys.argv.pop(1)
+module, name = sys.argv.pop(1).split(":")
+tool = getattr(importlib.import_module(module), name)
+for line in sys.stdin:
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["peer", *json.loads(line)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            tool()
+        except SystemExit as end:
+            code = int(end.code or 0) if str(end.code or 0).isdigit() else 1
+        except Exception as error:
+            code = 1
+            print(f"{type(error).__name__}: {error}", file=err)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+"""A tool's own command, called again and again in one process: its imports take most of a call's time."""
+
+
+def each(
+    python: Path, tool: str, calls: list[list[str]], environment: dict[str, str], before: str = ""
+) -> list[subprocess.CompletedProcess[str]]:
+    """A tool's command with each of the words, MODULE:FUNCTION in one process; `before` runs first there."""
+    lines = "\n".join(json.dumps(words) for words in calls)
+    command = [python, "-c", before + _EACH, environment["PORT"], tool]
+    done = subprocess.run(
+        command, input=lines, capture_output=True, text=True, check=False, env=environment, timeout=2400
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    # A tool that dies of one model has no answer for those behind it.
+    said += [[1, "", f"the process ended: {done.stderr.strip()[-100:]}"]] * (len(calls) - len(said))
+    return [subprocess.CompletedProcess(words, *one) for words, one in zip(calls, said, strict=True)]
+
+
 def measured(folder: Path) -> dict[str, Any]:
     """Every measured run through every tool and formula."""
     python = peers_python()
-    server = serve(folder)
-    port = str(server.server_port)
-    environment = hub_settings(folder, port) | {"COLUMNS": "200"}
-
-    def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
-
-    answers: dict[str, dict[str, dict[str, Any]]] = {}
     contexts: dict[str, int] = {}
     for _, model, case in peers_measured.cases():
         contexts[model.id] = max(case.context, contexts.get(model.id, 1))
-    for name, context in sorted(contexts.items()):
-        # Their caches grow with every token alike, so one context says what a token takes.
-        hub_id = str(find_model(name).hub_id)
+    names = sorted(contexts)
+    for name in names:
         write_model(name, folder)
-        turned: list[str | Path] = [python, "-c", _TURNED, port, "--model-id", hub_id, "--experimental"]
-        said = hf_mem(call(*turned, "--json-output", "--max-model-len", str(context)))
+    server = serve(folder)
+    port = str(server.server_port)
+    environment = hub_settings(folder, port) | {"COLUMNS": "200", "PORT": port}
+    hubs = [str(find_model(name).hub_id) for name in names]
+    turned = _TURNED.partition("from hf_mem")[0].replace("sys.argv.pop(1)", "sys.argv[1]")
+    # Their caches grow with every token alike, so one context says what a token takes.
+    words = [
+        ["--model-id", hub, "--experimental", "--json-output", "--max-model-len", str(contexts[name])]
+        for name, hub in zip(names, hubs, strict=True)
+    ]
+    answers: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in names}
+    for name, done in zip(names, each(python, "hf_mem.cli:main", words, environment, turned), strict=True):
+        said = hf_mem(done)
         if "error" not in said and (cache := said.pop("kv_cache")) is not None:
-            said["kv_bytes_per_token"] = cache / context
-        answers[name] = {
-            "hf-mem": said,
-            "accelerate": accelerate(
-                call(python, "-m", "accelerate.commands.accelerate_cli", "estimate-memory", hub_id)
-            ),
-            "llm-resource-planner": peers_measured.llm_resource_planner(
-                call(python, "-m", "llm_resource_planner.cli", hub_id)
-            ),
-            "llm-mem": peers_measured.llm_mem(call(python, "-m", "llm_mem.cli", "-m", hub_id, "-c", "1000000")),
-        }
-        print(name, answers[name], file=sys.stderr)
+            said["kv_bytes_per_token"] = cache / contexts[name]
+        answers[name]["hf-mem"] = said
+    readers: dict[str, tuple[str, list[list[str]], Callable[..., dict[str, Any]]]] = {
+        "accelerate": (
+            "accelerate.commands.accelerate_cli:main",
+            [["estimate-memory", hub] for hub in hubs],
+            accelerate,
+        ),
+        "llm-resource-planner": (
+            "llm_resource_planner.cli:cli",
+            [[hub] for hub in hubs],
+            peers_measured.llm_resource_planner,
+        ),
+        "llm-mem": ("llm_mem.cli:main", [["-m", hub, "-c", "1000000"] for hub in hubs], peers_measured.llm_mem),
+    }
+    for tool, (entry, calls, read) in readers.items():
+        for name, done in zip(names, each(python, entry, calls, environment), strict=True):
+            answers[name][tool] = read(done)
+            print(name, tool, answers[name][tool], file=sys.stderr, flush=True)
     server.shutdown()
     rows = peers_measured.rounded(peers_measured.compare_runs(answers, python))
     return {"versions": versions(python, (*peers_measured.TOOLS, "transformers", "torch")), "runs": rows}

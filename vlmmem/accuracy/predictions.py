@@ -330,7 +330,7 @@ def predict(run: Run) -> tuple[tuple[Prediction, ...], tuple[Unpriced, ...]]:
     """The figures of one run beside what the engine's rules give, and those that have no prediction.
 
     >>> from vlmmem.measured import runs
-    >>> run = next(run for run in runs() if run.id == "unsloth-llama32-3b-a100")
+    >>> run = next(run for run in runs() if run.id == "h100-phi-4")
     >>> found, _ = predict(run)
     >>> [abs(item.error) < 0.05 for item in found if item.quantity == "weights"]
     [True]
