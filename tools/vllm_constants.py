@@ -212,12 +212,11 @@ def graphs(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, An
         for case in given:
             run, model, release, settings = case
             value = printed(run, name)
-            if value is None or value <= 0 or settings.eager or (run.gpu and "AMD" in run.gpu) or not keep(case):
+            if value is None or settings.eager or (run.gpu and "AMD" in run.gpu) or not keep(case):
                 continue
-            share = runtime.captured(settings) / runtime.CAPTURED
-            if uses_v1(model, release, settings) and release.since("0.18"):
-                value = round(value / share)
-            found.append((run.id, float(-(-model.layers // settings.pp)), value / GIB))
+            # below 0 where memory was freed meanwhile: capturing took none that was not there before
+            share = runtime.captured_share(settings, v1=uses_v1(model, release, settings))
+            found.append((run.id, float(-(-model.layers // settings.pp)), max(0.0, float(value / share)) / GIB))
         return found
 
     def v1(case: Case) -> bool:
@@ -226,7 +225,21 @@ def graphs(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, An
     rows = []
     plans: list[tuple[str, str, bool, str, Callable[[Case], bool]]] = [
         ("V0", "0.3", False, "cuda_graph", lambda case: not v1(case)),
-        ("V1", "0.8", False, "cuda_graph", lambda case: v1(case) and not case[2].since("0.18")),
+        ("V1", "0.8", False, "cuda_graph", lambda case: v1(case) and not case[2].since("0.11")),
+        (
+            "V1",
+            "0.11",
+            False,
+            "cuda_graph",
+            lambda case: v1(case) and case[2].since("0.11") and not case[2].since("0.13"),
+        ),
+        (
+            "V1",
+            "0.13",
+            False,
+            "cuda_graph",
+            lambda case: v1(case) and case[2].since("0.13") and not case[2].since("0.18"),
+        ),
         (
             "V1",
             "0.18",

@@ -4,6 +4,7 @@ NCCL's buffers, modules that kernels are loaded into and workspaces of libraries
 were measured, by release, GPUs and their number, and stand in constants.json with the spread they showed.
 """
 
+from fractions import Fraction
 from math import ceil
 from typing import Any
 
@@ -16,7 +17,7 @@ from vlmmem.model import Model
 from vlmmem.terms import Term
 from vlmmem.units import BYTES, exact
 
-__all__ = ["CAPTURED", "captured", "cuda_graphs", "kind_of", "non_torch", "printed_peak", "size_of"]
+__all__ = ["CAPTURED", "captured", "captured_share", "cuda_graphs", "kind_of", "non_torch", "printed_peak", "size_of"]
 
 _GIB = BYTES["GiB"]
 _LARGE = 70 * _GIB
@@ -28,7 +29,7 @@ CAPTURED = 51
 
 
 def captured(settings: Settings) -> int:
-    """How many sizes of batches are captured: those up to twice max_num_seqs and 512.
+    """How many sizes of batches V1 captures: those up to twice max_num_seqs and 512.
 
     Source: vllm/config/vllm.py (vllm/config.py): `_set_cudagraph_sizes`.
 
@@ -38,6 +39,18 @@ def captured(settings: Settings) -> int:
     most = min(2 * (settings.sequences or 256), 512)
     sizes = [1, 2, 4, *range(8, 257, 8), *range(272, 513, 16)]
     return max(1, len([size for size in sizes if size <= most]))
+
+
+def captured_share(settings: Settings, *, v1: bool) -> Fraction:
+    """The share of all sizes that is captured. V0 has those of 1, 2, 4 and by 8 up to max_num_seqs and 256.
+
+    >>> captured_share(Settings(8192, sequences=1), v1=False), captured_share(Settings(8192, sequences=256), v1=True)
+    (Fraction(1, 35), Fraction(1, 1))
+    """
+    if v1:
+        return Fraction(captured(settings), CAPTURED)
+    sizes = [1, 2, 4, *range(8, 257, 8)]
+    return Fraction(max(1, len([size for size in sizes if size <= (settings.sequences or 256)])), len(sizes))
 
 
 def kind_of(settings: Settings) -> str:
@@ -104,9 +117,10 @@ def cuda_graphs(model: Model, release: Release, settings: Settings) -> Term:
     row = fits[-1]
     layers = -(-model.layers // settings.pp)
     whole = (exact(row["gib"]) + exact(row["gib_a_layer"]) * layers) * _GIB
-    share = f"{captured(settings)} / {CAPTURED}" if row["gib_a_layer"] else "1"
-    size = max(0, ceil(whole * captured(settings) / CAPTURED if row["gib_a_layer"] else whole))
-    formula = f"({row['gib']} GiB + {layers} x {row['gib_a_layer']} GiB) x {share} = {size}"
+    share = captured_share(settings, v1=kind == "V1")
+    size = max(0, ceil(whole * share))
+    shown = f"{share.numerator} / {share.denominator} of the sizes"
+    formula = f"({row['gib']} GiB + {layers} x {row['gib_a_layer']} GiB) x {shown} = {size}"
     return Term("runtime:graphs", size, formula, row["basis"], _WHERE)
 
 
