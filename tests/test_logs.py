@@ -315,7 +315,8 @@ def test_add_keeps_a_run_and_says_what_it_read(
     assert "holds the same figures already" in capsys.readouterr().err
     assert Path("measured.json").read_bytes() == before
     assert main(["measured", "--runs", "measured.json", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["split"] == "own"
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["split"], listed["bytes"]["activation_peak"]) == ("own", round(1.49 * 2**30))
 
 
 def test_what_is_given_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

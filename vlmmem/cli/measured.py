@@ -8,6 +8,7 @@ from vlmmem.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from vlmmem.measured import Quantity, Run
 
@@ -45,6 +46,12 @@ def _printed(quantity: "Quantity") -> str:
     return f"{value} {quantity.unit}{at}" + (f", {quantity.bytes:,} B" if quantity.dimension == "bytes" else "")
 
 
+def _json(run: "Run") -> "dict[str, Any]":
+    """A run as its file has it, and the sizes again in bytes."""
+    sizes = {name: quantity.bytes for name, quantity in run.measured if quantity.dimension == "bytes"}
+    return run.json() | {"bytes": sizes}
+
+
 def _keep(found: "Iterable[Run]", options: argparse.Namespace) -> "list[Run]":
     from vlmmem.catalog import find_model
 
@@ -78,7 +85,7 @@ def _list(options: argparse.Namespace) -> int:
 
     found = _keep(read_runs(options.runs) if options.runs else runs(), options)
     if options.json:
-        say([run.json() for run in found])
+        say([_json(run) for run in found])
         return 0
     head = ("run", "engine", "GPU", *(name.replace("_", " ") for name in _SHOWN), "used for")
     body = (
@@ -111,7 +118,7 @@ def _add(options: argparse.Namespace) -> int:
     output = options.output or _OWN
     run = add_run(output, run)
     if options.json:
-        say(run.json())
+        say(_json(run))
         return 0
     settings = (
         *("version", "model", "catalogue", "gpu", "gpus", "tp", "pp", "context", "batch_tokens", "sequences"),
