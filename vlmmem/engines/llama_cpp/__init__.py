@@ -30,8 +30,8 @@ from vlmmem.terms import Term
 __all__ = ["OPTIONS", "RELEASES", "era_of", "kv_capacity", "reserve"]
 
 RELEASES = (
-    "b4798", "b5217", "b5671", "b5835", "b6123", "b6301", "b6451", "b6900", "b7079", "b7551", "b8672", "b9538", "b10566",
-    "b11549",
+    "b4798", "b5217", "b5671", "b5835", "b6123", "b6301", "b6451", "b6900", "b7079", "b7551", "b8672", "b9538",
+    "b10566", "b11549",
 )  # fmt: skip
 """Builds that printed the buffers against which the rules were held, in order; the number counts llama.cpp's commits.
 The code was read at the commits that `ggml` names, which lie among them."""
@@ -192,9 +192,11 @@ def _few(blocks: list[Block]) -> list[Block]:
 
 @record(frozen=True, slots=True)
 class Device:
-    """Bytes on one device; `index` is None for the host."""
+    """Bytes on one device, and the layers that it holds; `index` is None for the host."""
 
     index: int | None
+    layers: int
+    output: bool
     weights: int
     caches: tuple[LayerCache, ...]
     compute: int
@@ -253,14 +255,15 @@ def _devices(model: Model, release: Release, settings: Settings, start: Start) -
             )
             host_compute = max(host_compute, host)
         caches = tuple(made[at] for at in mine) if start.offload_cache else ()
-        found.append(Device(index, size, caches, compute))
+        found.append(Device(index, len(mine), last, size, caches, compute))
     on_host = [at for at in range(model.layers) if places[at] is None]
     rest = weights.embedding + sum(weights.layers[at] for at in on_host) + sum(hosted)
     rest -= sum(hosted[at] for at in on_host)
     rest += weights.output if places[-1] is None else 0
     caches = tuple(made[at] for at in (on_host if start.offload_cache else range(model.layers)))
     output_buffer = 4 * model.vocab_size * start.layout.sequences
-    return found, Device(None, rest, caches, host_compute), output_buffer
+    whole = places[-1] is None
+    return found, Device(None, len(on_host), whole, rest, caches, host_compute), output_buffer
 
 
 def _sum(caches: tuple[LayerCache, ...], *, sliding: bool) -> tuple[int, int]:
@@ -275,7 +278,7 @@ def _terms(release: Release, start: Start, device: Device, vision: int, tower: t
         Term(
             "weights",
             device.weights,
-            f"{len(device.caches)} layers of the model, and what else lies there",
+            f"{device.layers} layers{' and the output' if device.output else ''}; the embedding stays in the host's memory",
             "derived",
             _SOURCE.format(version=version, file="src/llama-model.cpp, load_tensors"),
         )
