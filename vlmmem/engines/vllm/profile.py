@@ -452,8 +452,11 @@ def _encoder(model: Model, release: Release, settings: Settings, images: Images,
     try:
         found = encoder_moments(model, count, crops=each.crops, tokens=each.tokens, grid=each.grid)
     except InputError:
-        size = 2 * rows * (4 * tower.hidden_size + 2 * tower.intermediate_size)
-        shown = f"2 x {rows} x (4 x {tower.hidden_size} + 2 x {tower.intermediate_size})"
+        # Gemma 4 takes the frames of its video in chunks; one at a time is taken for granted
+        chunk = rows // _FRAMES if model.architecture.startswith("gemma4") else rows
+        kept = 2 * (rows - chunk) * tower.hidden_size
+        size = 2 * chunk * (4 * tower.hidden_size + 2 * tower.intermediate_size) + kept
+        shown = f"2 x {chunk} x (4 x {tower.hidden_size} + 2 x {tower.intermediate_size}) + {kept}"
         return Moment("encoder", size, shown, "assumed")
     if model.architecture in _LAYERED:
         less = 2 * rows * tower.hidden_size
