@@ -278,7 +278,7 @@ def _terms(release: Release, start: Start, device: Device, vision: int, tower: t
         Term(
             "weights",
             device.weights,
-            f"{device.layers} layers{' and the output' if device.output else ''}; the embedding stays in the host's memory",
+            f"{device.layers} layers{' and the output' if device.output else ''}; the embedding stays on the host",
             "derived",
             _SOURCE.format(version=version, file="src/llama-model.cpp, load_tensors"),
         )
