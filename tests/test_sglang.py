@@ -174,6 +174,8 @@ class TestReservation:
             ("0.5.2", "rtx-4090", 2, round((24564 - 3 * 1024) / 24564, 3)),
             ("0.5.5", "h100-80gb", 1, round((81559 - 13440) / 81559, 3)),
             ("0.5.5", "rtx-4090", 1, round((24564 - (512 + 3072 + 48 + 128)) / 24564, 3)),
+            ("0.5.13", "rtx-4090", 1, round((24564 - (512 + 3072 + 48 + 128 + 42 * 8)) / 24564, 3)),
+            ("0.5.20", "rtx-4090", 1, round((24564 - (512 + 6144 + 96 + 128 + 50 * 8)) / 24564, 3)),
         ],
     )
     def test_shares_of_server_args(self, version: str, gpu: str, tp: int, share: float) -> None:
@@ -216,8 +218,8 @@ class TestReservation:
             reserve(find_model("llama-3.1-8b"), "sglang", Settings(8192))
 
     def test_an_unknown_release_says_whose_rules_count(self) -> None:
-        _, release = engine_and_release("sglang@0.5.20")
-        assert release.note == "sglang 0.5.20 was not read: the rules of 0.5.13 are used"
+        _, release = engine_and_release("sglang@0.5.19")
+        assert release.note == "sglang 0.5.19 was not read: the rules of 0.5.16 are used"
 
 
 class TestLog:

@@ -13,7 +13,8 @@ comes out of it too. Without --mem-fraction-static (server_args.py):
 - v0.4.8 to v0.5.2 a reserve by the GPU's size: (2.8 + n / 10) GiB below 35 GiB, (9.5 + n / 2) below 90, (12 + n / 2)
   below 160, 32 GiB above, n = tp x pp;
 - since v0.5.3 512 + 1.5 max(chunked_prefill_size, 2,048) + 2 cuda_graph_max_bs + 128 n MiB, and from v0.5.11 8 MiB for
-  each size of a piecewise CUDA graph (1.5 GiB with latent attention); 10 GiB at least above 60 GiB.
+  each size of a piecewise CUDA graph (1.5 GiB with latent attention); 10 GiB at least above 60 GiB. From v0.5.16 on
+  pools may be sized after the graphs instead (SGLANG_ENABLE_POST_CAPTURE_KV_SIZING, off by default): not priced.
 
 A model that sees gets less: x 0.95, from v0.4.4 x 0.9, and from v0.4.9 x 0.95 (1 - 0.1 (s - 1)), within 0.8 and 1.05,
 where s compares num_hidden_layers x hidden_size^2 of vision_config with ViT-L/14's. To v0.4.8 a given share too.
@@ -71,6 +72,9 @@ RELEASES = (
     "0.5.9",
     "0.5.11",
     "0.5.13",
+    "0.5.16",
+    "0.5.20",
+    "0.5.23",
 )
 """The releases whose code was read."""
 
@@ -165,7 +169,8 @@ def _chunked(release: Release, settings: Settings, mib: int) -> int:
         return 2048 if mib < 25_000 else 16384 if mib > 160 * 1024 and release.since("0.4.6") else 8192
     if not release.since("0.5.3"):
         return 2048 if mib < 35 * 1024 else 8192 if mib < 160 * 1024 else 16384
-    for below, size in ((35, 2048), (60, 4096), (160, 8192)):
+    small = 4096 if release.since("0.5.20") and mib >= 20 * 1024 else 2048
+    for below, size in ((35, small), (60, 4096), (160, 8192)):
         if mib < below * 1024:
             return size
     return 16384
@@ -183,8 +188,8 @@ def _graph_max(release: Release, settings: Settings, mib: int) -> int:
         if mib < 35 * 1024:
             return 8 if few else 80
         return 160 if mib <= 90 * 1024 else 256 if mib <= 160 * 1000 else 512
-    middle = 16 if not release.since("0.5.4") else 24
-    steps = ((20, 8, 8), (35, middle, 80), (60, 32, 160), (160, 256, 512))
+    middle = (48, 160) if release.since("0.5.20") else (24, 80) if release.since("0.5.4") else (16, 80)
+    steps = ((20, 8, 8), (35, *middle), (60, 32, 160), (160, 256, 512))
     return next((low if few else high for below, low, high in steps if mib < below * 1024), 512)
 
 
@@ -686,7 +691,8 @@ def _command(model: Model, release: Release, settings: Settings) -> tuple[str, .
             continue
         if not release.since(since):
             raise InputError(f"sglang {release.version} has no {flag}; {since} is the first release read that has it")
-        words += [flag, str(value)]
+        renamed = flag == "--cuda-graph-max-bs" and release.since("0.5.20")
+        words += [f"{flag}-decode" if renamed else flag, str(value)]
     if settings.eager:
         words.append("--disable-cuda-graph")
     if settings.option("disable_radix_cache") is True:
