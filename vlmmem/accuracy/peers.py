@@ -68,9 +68,12 @@ def peer_errors(
     for item in of:
         if item.run not in stored or item.quantity not in _FIGURES:
             continue
+        run = known[item.run]
+        if item.quantity in ("kv_pool", "max_concurrency") and (run.gpu_total is None or run.utilization is None):
+            continue  # without the budget no other tool has an answer
         answers = {OURS: item.predicted}
         for tool, said in stored[item.run].items():
-            given = reading(said, known[item.run]).get(item.quantity)
+            given = reading(said, run).get(item.quantity)
             if given is not None:
                 answers[tool] = given
         for tool, value in answers.items():

@@ -399,6 +399,8 @@ def predict(run: Run) -> tuple[tuple[Prediction, ...], tuple[Unpriced, ...]]:
             left.append(without(untold[name], name))
         elif name in _NEEDS_GPU and engine != "llama.cpp" and {"gpu", "gpu_total"} <= set(unknown):
             left.append(without("the GPU's memory is not stated, nor is the GPU in the catalogue", name))
+        elif engine == "llama.cpp" and "context" in unknown and name not in ("weights", "model_size"):
+            left.append(without("the context is not stated, and all of it is allocated", name))
         elif engine == "llama.cpp" and name in _NEEDS_LAYERS and run.option("n_gpu_layers") is None:
             left.append(without("which layers lie on the GPU is not stated", name))
         elif value <= 0:
@@ -453,8 +455,8 @@ def _given_the_pool(
     pool = run.get("kv_pool")
     untold = dict(run.unpriced)
     printed = {name: quantity for name in _GIVEN_POOL if (quantity := run.get(name)) is not None and name not in untold}
-    if pool is None or not printed:
-        return
+    if pool is None or not printed or ENGINES.get(run.engine) in (None, "llama_cpp"):
+        return  # llama.cpp allocates what the context needs: it fills no pool
     if not hasattr(module, "kv_capacity"):
         left.extend(without("the engine's rules do not start from a pool", _GIVEN_POOL[name]) for name in printed)
         return
