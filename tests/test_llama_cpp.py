@@ -122,6 +122,11 @@ def test_gemma_3_at_131072_tokens() -> None:
          {"k_size": 976.0, "v_size": 976.0, "compute_buffer": 353.0}),
         # github.com/ggml-org/llama.cpp/pull/6122: two GPUs at work at once
         ("c4ai-command-r-v01", "b4798", 4096, None, {"pp": 2}, {"k_size": 2560.0, "CUDA0 compute buffer size": 672.01}),
+        # the same, github-data/discussions/357 (mainline b5269): all experts in the host's memory (-ot)
+        ("qwen3-235b-a22b", "b5269", 16384, "q6_k",
+         {"n_cpu_moe": 94, "flash_attn": True, "cache_type_k": "q8_0", "cache_type_v": "q8_0"},
+         {"k_size": 799.0, "v_size": 799.0, "compute_buffer": 774.0, "host_compute_buffer": 40.01,
+          "output_buffer": 0.58}),
         # github.com/MrSnowNB/nemoclaw-setup, llama_server_vision.log (two RTX A6000): a hybrid's cache and states
         ("qwen3.5-35b-a3b", "b8672", 32768, "q8_0", {"pp": 2},
          {"k_size": 320.0, "v_size": 320.0, "state_size": 251.25, "host_weights": 515.31, "output_buffer": 3.79}),
@@ -248,7 +253,6 @@ def test_types_of_the_cache() -> None:
         ({"tensor_split": "a,b"}, "shares such as 3,1"),
         ({"tensor_split": "3,1", "pp": 4}, "one for each"),
         ({"threads": 4}, "llama.cpp has none"),
-        ({"n_cpu_moe": 3}, "b6301 or later"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(given: dict[str, Any], need: str) -> None:
@@ -273,6 +277,9 @@ def test_command_lines() -> None:
     assert " ".join(old.command) == "llama-server -m llama-3.1-8b.gguf -c 4096 -ngl 33 -ub 1024 -fa -ctk q8_0"
     new = ask("gemma-3-4b", "b7551", 8192, sequences=2, swa_full=True)
     assert " ".join(new.command) == "llama-server -m gemma-3-4b.gguf -c 16384 -ngl 35 -np 2 -fa on --swa-full"
+    by_name = ask("qwen3-30b-a3b", "b5671", 4096, n_cpu_moe=2)
+    assert by_name.command[-2:] == ("-ot", r"blk\.(0|1)\.ffn_(up|down|gate)_exps=CPU")
+    assert ask("qwen3-30b-a3b", "b6301", 4096, n_cpu_moe=2).command[-2:] == ("--n-cpu-moe", "2")
     assert set(FLAGS.values()) <= set(RELEASES)
 
 

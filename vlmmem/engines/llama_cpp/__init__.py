@@ -177,7 +177,7 @@ def _start(model: Model, release: Release, settings: Settings) -> Start:
         unified=unified,
         full=full,
         mmproj=model.vision is not None and _flag(settings, "mmproj", True),
-        cpu_moe=_count(settings, "n_cpu_moe", 0, 0),
+        cpu_moe=min(model.layers, _count(settings, "n_cpu_moe", 0, 0)),
         shares=_shares(settings),
         offload_cache=not _flag(settings, "no_kv_offload", False),
     )

@@ -15,7 +15,7 @@ __all__ = ["FLAGS", "server_command"]
 FLAGS = {
     "-m": "b4798", "-c": "b4798", "-b": "b4798", "-ub": "b4798", "-ngl": "b4798", "-np": "b4798", "-fa": "b4798",
     "-ctk": "b4798", "-ctv": "b4798", "-ts": "b4798", "-nkvo": "b4798", "--mmproj": "b5671", "--swa-full": "b5671",
-    "--kv-unified": "b6301", "--n-cpu-moe": "b6301",
+    "-ot": "b5217", "--kv-unified": "b6123", "--n-cpu-moe": "b6123",
 }  # fmt: skip
 """Each flag: the first build of those read whose server has it."""
 
@@ -65,10 +65,13 @@ def server_command(
             add(flag, chosen[name])
     if chosen["swa_full"]:
         add("--swa-full")
-    if settings.option("kv_unified") not in (None, "auto") and chosen["kv_unified"] and release.since("b6301"):
+    if settings.option("kv_unified") not in (None, "auto") and chosen["kv_unified"] and release.since("b6123"):
         add("--kv-unified")
-    if given.get("n_cpu_moe"):
-        add("--n-cpu-moe", given["n_cpu_moe"])
+    hosted = given.get("n_cpu_moe")
+    if hosted and release.since(FLAGS["--n-cpu-moe"]):
+        add("--n-cpu-moe", hosted)
+    elif hosted:
+        add("-ot", rf"blk\.({'|'.join(str(index) for index in range(int(hosted)))})\.ffn_(up|down|gate)_exps=CPU")
     if given.get("tensor_split"):
         add("-ts", given["tensor_split"])
     if given.get("no_kv_offload") in (True, "on", 1):
