@@ -228,7 +228,7 @@ def each(
 ) -> list[subprocess.CompletedProcess[str]]:
     """A tool's command with each of the words, MODULE:FUNCTION in one process; `before` runs first there."""
     lines = "\n".join(json.dumps(words) for words in calls)
-    command = [python, "-c", before + _EACH, environment["PORT"], tool]
+    command: list[str | Path] = [python, "-c", before + _EACH, environment["PORT"], tool]
     done = subprocess.run(
         command, input=lines, capture_output=True, text=True, check=False, env=environment, timeout=2400
     )
