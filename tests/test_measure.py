@@ -5,6 +5,7 @@ PyTorch is not needed: what needs it was asked in the oracle's environment (tool
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -123,8 +124,9 @@ def test_every_case_of_the_list_is_recorded(fake: dict[str, Run]) -> None:
     assert len(fake) == len(CASES) == len(list(commands("fake", [])))
     assert {model for model, *_ in CASES} == {run.catalogue for run in fake.values()}
     assert {run.images for run in fake.values()} >= {0, 1, 4}
-    cpu = read_runs(RUNS / "harness_cpu.json")
-    assert len(cpu) == len(list(commands("cpu", [])))
+    cpu = [run.catalogue for run in read_runs(RUNS / "harness_cpu.json")]
+    assert len(cpu) >= 4
+    assert set(cpu) <= {words[0] for words in commands("cpu", [])}
 
 
 @pytest.mark.parametrize("device", ["fake", "cpu"])
@@ -325,6 +327,37 @@ def test_cuda_without_a_gpu_is_one_line(torch: Any) -> None:
         find_device("cuda")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+        "OutOfMemoryError",
+    ],
+)
+def test_out_of_memory_is_one_line(
+    torch: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: Exception | str,
+) -> None:
+    torch.no_grad, torch.manual_seed = nullcontext, lambda _: None
+    torch.OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
+    torch.device = lambda _: nullcontext()
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory") if isinstance(error, str) else error
+
+    monkeypatch.setattr("vlmmem.architectures.meta.available", lambda: True)
+    monkeypatch.setattr("vlmmem.architectures.meta.quiet", nullcontext)
+    monkeypatch.setattr("vlmmem.measured.harness.passes.build", full)
+    file = tmp_path / "run.json"
+    said = refused(capsys, "llama-3.1-8b", "--context", "16", "--device", "cuda", "--output", str(file))
+    assert "cuda: memory was not enough for llama-3.1-8b with 1 x 16 tokens" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 # Records as files
 
 
@@ -343,6 +376,18 @@ def test_what_the_package_says_stands_beside() -> None:
     assert (found["peak"].bytes, found["decode_peak"].bytes) == (-512, -512)
     planted = {each.name: each for each in differences(measurement(cache=67_108_864_000 + 819_200))}
     assert (planted["cache"].bytes, planted["activations"].bytes) == (-819_200, 819_200)
+
+
+def test_a_window_is_cut_with_the_next_token(fake: dict[str, Run]) -> None:
+    run = fake["fake-gemma-3-27b-1x8192-bf16"]
+    asked = ask("gemma-3-27b", context=8192, dtype="bf16")
+    sizes = {name: quantity.bytes for name, quantity in run.measured}
+    found = {each.name: each for each in differences(Measurement(asked, "fake", sizes, 62, {}))}
+    # tensors that count tokens, 8 bytes a sliding layer, are no cache of the package's
+    assert -600 < found["cache"].bytes <= 0
+    assert -600 < found["cache_after"].bytes <= 0
+    assert found["cache"].measured > 3 * found["cache_after"].measured
+    assert abs(found["peak"].share) < 0.001
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
