@@ -1,6 +1,8 @@
 """The errors of the engines' rules: what is priced, what the table says, when a range is stale. With planted faults."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from vlmmem.accuracy import (
 )
 from vlmmem.accuracy.formulas import FORMULAS, Case
 from vlmmem.accuracy.intervals import coverage, fit, stale, write
+from vlmmem.accuracy.lines import line_of, load_reasons
 from vlmmem.accuracy.statistics import conformal, median_absolute
-from vlmmem.accuracy.table import line_of, load_reasons
 from vlmmem.catalog import find_model, model_facts
 from vlmmem.engines.reservation import Reservation
 from vlmmem.errors import InputError
@@ -293,3 +295,13 @@ def test_the_peers_are_of_these_runs() -> None:
     assert set(stored["runs"]) <= set(RUNS)
     for row in stored["runs"].values():
         assert {item.id for item in FORMULAS} <= set(row)
+
+
+def test_a_range_reads_no_measured_run() -> None:
+    """`vlmmem estimate --engine` shows ranges; it must not load every run for them."""
+    code = "import sys; from vlmmem.accuracy import ranges; print([name for name in sys.modules if 'measured' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+    planted = code.replace("ranges;", "predictions;")
+    done = subprocess.run([sys.executable, "-c", planted], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() != "[]"

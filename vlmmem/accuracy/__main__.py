@@ -3,7 +3,7 @@
 import sys
 
 from vlmmem.accuracy.intervals import stale, write
-from vlmmem.accuracy.predictions import predictions
+from vlmmem.accuracy.priced import predictions
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from vlmmem.record import record
 from vlmmem.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from vlmmem.accuracy.predictions import Prediction
+    from vlmmem.accuracy.priced import Prediction
     from vlmmem.engines.reservation import Reservation
 
 __all__ = ["Width", "coverage", "covered", "fit", "interval", "ranges", "stale", "width", "write"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vlmmem.accuracy.predictions import Prediction, settings_of
+from vlmmem.accuracy.priced import Prediction, settings_of
 from vlmmem.accuracy.statistics import mean_absolute
 from vlmmem.catalog import find_model
 from vlmmem.measured import Run, runs

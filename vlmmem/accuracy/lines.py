@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vlmmem.accuracy.predictions import Prediction, predictions
+from vlmmem.accuracy.priced import Prediction, predictions
 from vlmmem.accuracy.statistics import bias, mean_absolute, median_absolute
 from vlmmem.catalog.entries import Entry
 from vlmmem.engines.releases import parse_version
