@@ -72,7 +72,7 @@ def test_what_fits(model: str, gpu: str, fits: bool) -> None:
 
 def test_fits_to_the_byte() -> None:
     need = estimate("phi-2", Workload(1)).per_gpu["total"]
-    just = replace(find_gpu("t4"), memory_bytes=need)
+    just = replace(find_gpu("t4"), memory_bytes=need, cuda_memory_bytes=None)
     assert estimate("phi-2", Workload(1), gpu=just).fits is True
     assert estimate("phi-2", Workload(1), gpu=replace(just, memory_bytes=need - 1)).fits is False
 

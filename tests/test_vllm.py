@@ -532,7 +532,7 @@ def test_a_float32_checkpoint_is_served_in_16_bits_and_0_11_packs_an_indexed_mod
 STUDY = [
     run
     for run in runs()
-    if run.split == "fitted" and run.get("requested") is not None and (run.pp or 1) == 1 and run.engine == "vllm"
+    if run.split == "fitted" and run.provenance == "study" and run.get("requested") is not None and (run.pp or 1) == 1
 ]
 
 

@@ -6,6 +6,7 @@ choose no constant and appear in no test that pins a rule.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,14 +63,14 @@ STUDY = [
 
 
 @pytest.mark.parametrize(("name", "model", "more"), STUDY)
-def test_weights_of_the_study(name: str, model: str, more: dict[str, object]) -> None:
+def test_weights_of_the_study(name: str, model: str, more: dict[str, Any]) -> None:
     said, rounding = printed(name, "weights")
     terms = weights.loaded_weights_bytes(find_model(model), release("0.19"), study(**more))
     assert sum(term.bytes for term in terms) == pytest.approx(said, rel=0.0006, abs=rounding)
 
 
 @pytest.mark.parametrize(("name", "model", "more"), STUDY)
-def test_peak_of_the_study(name: str, model: str, more: dict[str, object]) -> None:
+def test_peak_of_the_study(name: str, model: str, more: dict[str, Any]) -> None:
     said, rounding = printed(name, "activation_peak")
     term = profile.activation_peak(find_model(model), release("0.19"), study(**more))
     assert term.bytes == pytest.approx(said, rel=0.004, abs=rounding)
@@ -84,7 +85,7 @@ SORTED = [
 
 
 @pytest.mark.parametrize(("name", "model", "more"), SORTED)
-def test_run_before_the_triton_sampler(name: str, model: str, more: dict[str, object]) -> None:
+def test_run_before_the_triton_sampler(name: str, model: str, more: dict[str, Any]) -> None:
     settings = study(16000, **more)
     term = profile.activation_peak(find_model(model), release("0.11"), settings)
     assert term.bytes == pytest.approx(printed(name, "activation_peak")[0], rel=0.003)
@@ -157,7 +158,7 @@ def test_logits_are_not_split() -> None:
 
 
 def test_dummy_images() -> None:
-    def seen(model: str, version: str = "0.19", **more: object) -> tuple[int, int, int] | None:
+    def seen(model: str, version: str = "0.19", **more: Any) -> tuple[int, int, int] | None:
         found = profile.largest_images(find_model(model), release(version), study(**more))
         return None if found is None else (found.count, found.each.tokens, found.budget)
 

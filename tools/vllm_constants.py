@@ -156,6 +156,17 @@ def hidden(inside: Sequence[Case]) -> dict[str, Any]:
     }
 
 
+def consumed(run: Run, release: Release) -> int | None:
+    """What a GPU lost beside weights, peak and pool, where a log prints all of these and graphs are not taken off.
+
+    Since 0.27 vLLM counts so: free memory before less free memory after (vllm/utils/mem_utils.py, `memory_profiling`).
+    """
+    parts = [printed(run, name) for name in ("weights", "activation_peak", "kv_pool")]
+    if not release.since("0.27") or run.gpu_total is None or run.utilization is None or None in parts:
+        return None
+    return round(run.gpu_total.bytes * run.utilization) - sum(part or 0 for part in parts)
+
+
 def non_torch(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str, Any]]:
     """Medians by release, GPUs and how they share the work."""
     rows = []
@@ -166,13 +177,14 @@ def non_torch(inside: Sequence[Case], outside: Sequence[Case]) -> list[dict[str,
         ("0.18", None, "one", "large"),
         ("0.18", None, "tensor", "large"),
         ("0.18", None, "pipeline", "large"),
+        ("0.27", None, "one", "small"),
     ]
     for since, until, kind, size in groups:
 
         def chosen(given: Sequence[Case], group: tuple[str, str | None, str, str] = (since, until, kind, size)) -> Any:
             low, high, wanted, memory = group
             for run, _, release, settings in given:
-                value = printed(run, "non_torch")
+                value = printed(run, "non_torch") or consumed(run, release)
                 if value is None or (run.gpu and "AMD" in run.gpu):
                     continue
                 if not release.since(low) or (high is not None and release.since(high)):

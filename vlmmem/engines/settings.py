@@ -47,7 +47,7 @@ class Settings:
             if getattr(self, field) is not None:
                 check_positive(field, getattr(self, field))
         share = self.utilization
-        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+        if share is not None and (type(share) not in (int, float) or not 0 < share <= 1):
             raise InputError(f"utilization: {share!r} was given; a share above 0 and up to 1 is needed")
 
     @property

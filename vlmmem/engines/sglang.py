@@ -617,7 +617,7 @@ def reserve(model: Model, release: Release, settings: Settings) -> Reservation:
             "derived",
             f"{code}/mem_cache/memory_pool.py",
         ),
-        Term("runtime:context", total - before, before_told, "measured", "sglang_constants.json"),
+        Term("runtime:context", total - before, before_told, "measured", "vlmmem/engines/sglang_constants.json"),
     ]
     notes = [release.note] if release.note else []
     notes.append("activations are what SGLang leaves free for them and for CUDA graphs, not what they take")
