@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import vlmmem.ledger
-from vlmmem import catalog, images
+from vlmmem import catalog, images, measured
 from vlmmem.cite import __main__ as command
 from vlmmem.cite import export
 from vlmmem.errors import InputError
@@ -86,6 +86,10 @@ DATA: dict[str, tuple[str, Callable[[Path], Any]]] = {
         f"models/{path.name}": (f"catalog/configs/{path.name}", catalog.load_stated_models)
         for path in sorted((PACKAGE / "catalog" / "configs").glob("*.json"))
     },
+    **{
+        f"runs/{path.name}": (f"measured/runs/{path.name}", measured.read_runs)
+        for path in sorted((PACKAGE / "measured" / "runs").glob("*.json"))
+    },
     "processors": ("catalog/processors.json", images.load_stated_processors),
     "gpus": ("catalog/gpus.json", catalog.load_gpus),
     "links": ("catalog/links.json", catalog.load_links),
@@ -100,12 +104,12 @@ DATA: dict[str, tuple[str, Callable[[Path], Any]]] = {
 def test_every_data_file_of_the_package_is_watched() -> None:
     # typed.json holds exemptions, which test_typed.py proves one by one; published/ is the export itself; what is kept
     # of the documents' lines is held by test_coverage.py; GGUF's types are compared with the gguf package, and the
-    # errors of likely peaks with the oracle's record.
+    # errors of likely peaks with the oracle's record. What the engines' rules need is held by the logs that their own
+    # tests compare with, and the accuracy's files by test_accuracy.py.
     rooms = {"typed.json", "readers/gguf_types.json", "catalog/likely_peaks.json"} | {name for name, _ in DATA.values()}
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.json")}
-    unwatched = {
-        name for name in found if not name.startswith(("published/", "ledger/figures/", "ledger/lines/", "cite/typed"))
-    }
+    elsewhere = ("published/", "ledger/figures/", "ledger/lines/", "cite/typed", "engines/", "accuracy/")
+    unwatched = {name for name in found if not name.startswith(elsewhere)}
     assert unwatched == rooms - {"typed.json"}
 
 
@@ -114,6 +118,7 @@ def _leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("stated_models", "gpus", "links", "runtimes"):
         monkeypatch.setattr(catalog, kind, tuple)
     monkeypatch.setattr(images, "stated_processors", tuple)
+    monkeypatch.setattr(measured, "runs", tuple)
     monkeypatch.setattr(export, "conventions", dict)
 
 
@@ -148,6 +153,8 @@ def test_no_change_of_a_data_file_escapes(kind: str, tmp_path: Path, monkeypatch
                 monkeypatch.setattr(catalog, "stated_models", lambda found=items: found)
             case "processors":
                 monkeypatch.setattr(images, "stated_processors", lambda found=items: found)
+            case "runs":
+                monkeypatch.setattr(measured, "runs", lambda found=items: found)
             case "conventions":
                 monkeypatch.setattr(export, "conventions", lambda found=items: {item.id: item for item in found})
             case "documents":

@@ -1,4 +1,4 @@
-"""What the project publishes, as committed data: every figure and document, every entry of the catalogue.
+"""What the project publishes, as committed data: every figure and document, every entry of the catalogue, every run.
 
 The committed files are the accepted state. Whatever changes a verdict, a value or a catalogue entry changes them, so a
 change goes unnoticed only if somebody accepts it, and accepting writes a line into the CHANGELOG.
@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vlmmem import catalog, images
+from vlmmem import catalog, images, measured
 from vlmmem import published as published_room
 from vlmmem.errors import InputError
 from vlmmem.ledger import load
@@ -71,6 +71,11 @@ def published() -> dict[str, list[dict[str, Any]]]:
         "subjects.json": [{"id": item.title, "figures": list(item.figures)} for item in load().subjects],
         "documents.json": [_plain(asdict(item)) for item in load().documents.values()],
         "conventions.json": [_plain(asdict(item)) for item in conventions().values()],
+        "runs.json": [
+            # a run's digest tells that it changed; the run itself stands in vlmmem/measured/runs
+            {"id": item.id, "engine": item.engine, "split": item.split, "sha256": _digest(item.json())}
+            for item in measured.runs()
+        ],
     }
 
 

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 FOLDER = os.path.dirname(__file__)
 KEY = "key.txt"
 PRESENTATION = (
+    "accuracy",
     "catalog/processors.json",
     "charts.py",
     "cli",
     "coverage.py",
+    "engines",
     "grid.py",
     "images",
     "ledger/lines",
+    "measured",
     "notebook.py",
     "published",
     "readers",
