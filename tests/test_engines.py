@@ -1,6 +1,7 @@
 """Engines: what every one of them shares, and the two commands that ask them."""
 
 import json
+import re
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -131,10 +132,12 @@ def test_the_answer_names_the_engine(capsys: pytest.CaptureFixture[str]) -> None
     assert (engine["name"], engine["version"], engine["weights_bytes"]) == ("vllm", "1.0", 10 * 2**30)
     assert (engine["kv_pool_bytes"], engine["kv_tokens"], engine["max_concurrency"]) == (20 * 2**30, 24576, 3.0)
     assert shlex.split(engine["command"]) == ["serve", "a model"]
+    for name in ("weights_bytes", "kv_pool_bytes", "kv_tokens", "max_concurrency"):
+        assert engine["ranges"][name]["low"] < engine[name] < engine["ranges"][name]["high"]
     assert main(call) == 0
     text = capsys.readouterr().out
-    assert "maximum concurrency  3.00x for 8,192 tokens a request" in text
-    assert "$ serve 'a model'" in text
+    assert re.search(r"requests of 8,192 +3\.00 +\S+ to \S+ +[0-9]+ runs", text)
+    assert "command: serve 'a model'" in text
     assert main([*call, "--batch", "4"]) == 1
     assert "4 such sequences do not fit the engine's KV cache at once" in capsys.readouterr().out
 

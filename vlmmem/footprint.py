@@ -104,6 +104,15 @@ class Footprint:
         room = None if self.engine is None else self.engine.max_concurrency
         return self.per_gpu["total"] <= self.gpu.memory_bytes and (room is None or room >= self.workload.batch)
 
+    @property
+    def ranges(self) -> dict[str, dict[str, Any]]:
+        """Between which values each of the engine's figures will lie nine times in ten; empty without an engine."""
+        if self.engine is None:
+            return {}
+        from vlmmem.accuracy.intervals import ranges
+
+        return ranges(self.engine)
+
     def json(self) -> dict[str, Any]:
         """The same as a JSON object: sizes in bytes."""
         from dataclasses import asdict
@@ -133,7 +142,7 @@ class Footprint:
             "per_gpu": self.per_gpu,
             "total": self.total,
             "image_tokens": self.image_tokens,
-            "engine": None if self.engine is None else self.engine.json(),
+            "engine": None if self.engine is None else {**self.engine.json(), "ranges": self.ranges},
             "gpu": None if self.gpu is None else self.gpu.id,
             "fits": self.fits,
             "terms": [asdict(term) for term in self.terms],

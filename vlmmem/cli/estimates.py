@@ -9,6 +9,8 @@ from vlmmem.cli.answers import columns, count, say
 from vlmmem.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vlmmem.engines import Settings
     from vlmmem.footprint import Footprint
     from vlmmem.model import Model
@@ -247,23 +249,38 @@ def told(footprint: "Footprint", defaults: "list[str]") -> str:
 
 
 def _reserved(footprint: "Footprint") -> list[str]:
-    """What the engine will print, and the command line that starts it."""
-    engine = footprint.engine
+    """What the engine will print, between which values it will lie, and the command line that starts it."""
+    from vlmmem.units import show_fitting
+
+    engine, ranges = footprint.engine, footprint.ranges
     assert engine is not None
-    facts = [("engine", f"{engine.engine} {engine.version}")]
-    if engine.kv_tokens is not None:
-        blocks = "" if engine.kv_blocks is None else f", {engine.kv_blocks:,} blocks"
-        facts.append(("KV cache size", f"{engine.kv_tokens:,} tokens{blocks}"))
-    if engine.max_concurrency is not None:
-        room = f"{engine.max_concurrency:.2f}x for {footprint.workload.context:,} tokens a request"
-        facts.append(("maximum concurrency", room))
+    rows: list[tuple[str, ...]] = [(f"{engine.engine} {engine.version} will print", "", "range", "from")]
+
+    def line(what: str, name: str, value: float | None, show: "Callable[[float], str]") -> None:
+        if value is None:
+            return
+        found = ranges.get(name)
+        if found is None:
+            rows.append((what, show(value), "", ""))
+            return
+        known = "assumed" if found["basis"] == "assumed" else f"{found['records']} runs"
+        rows.append((what, show(value), f"{show(found['low'])} to {show(found['high'])}", known))
+
+    for what, kind in (("weights", "weights"), ("activation peak", "activations"), ("KV cache", "kv_cache")):
+        name = {"weights": "weights_bytes", "activations": "activation_bytes", "kv_cache": "kv_pool_bytes"}[kind]
+        line(what, name, engine.bytes_of(kind), lambda size: show_fitting(round(size)))
+    line("KV cache tokens", "kv_tokens", engine.kv_tokens, lambda count: f"{round(count):,}")
+    room = f"requests of {footprint.workload.context:,}"
+    line(room, "max_concurrency", engine.max_concurrency, lambda count: f"{count:.2f}")
+    lines = [columns(rows)]
+    if ranges:
+        lines.append("(a range holds nine runs of ten, by the errors on measured runs: vlmmem accuracy)")
     if engine.settings:
-        facts.append(("settings", ", ".join(f"{name} {value}" for name, value in engine.settings)))
-    lines = [columns(facts)]
+        lines += ["", "settings: " + ", ".join(f"{name} {value}" for name, value in engine.settings)]
     if engine.command:
         import shlex
 
-        lines += ["", f"$ {shlex.join(engine.command)}"]
+        lines += ["", f"command: {shlex.join(engine.command)}"]
     return [*lines, ""]
 
 
