@@ -11,8 +11,8 @@ import pytest
 from vlmmem import find_format, find_gpu, find_model
 from vlmmem.engines import Settings, reserve
 from vlmmem.engines import transformers as engine
+from vlmmem.engines.allocator import CachingAllocator, allocated_bytes
 from vlmmem.engines.releases import Release, find_release
-from vlmmem.engines.transformers.allocator import CachingAllocator, allocated_bytes
 from vlmmem.errors import InputError
 from vlmmem.measured import Run, runs
 from vlmmem.memory import forward_moments, forward_peak_bytes

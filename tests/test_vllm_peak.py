@@ -13,6 +13,7 @@ import pytest
 from tools import vllm_constants
 from vlmmem import find_gpu, find_model
 from vlmmem.catalog import find_format
+from vlmmem.engines.allocator import allocated_bytes
 from vlmmem.engines.releases import Release, parse_version
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm import profile, runtime, weights
@@ -141,10 +142,10 @@ def test_a_planted_fault_in_the_peak_shows(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_segments_of_the_allocator() -> None:
     mib = 2**20
-    assert weights.allocated_bytes(iter([(175 * mib, 1)])) == 176 * mib
+    assert allocated_bytes([175 * mib]) == 176 * mib
     # one MiB and a half is cut off, and serves the next
-    assert weights.allocated_bytes(iter([(24 * mib + mib // 2, 1), (mib + mib // 4, 1)])) == 26 * mib
-    assert weights.allocated_bytes(iter([(1, 1), (513, 1)])) == 512 + 1024
+    assert allocated_bytes([24 * mib + mib // 2, mib + mib // 4]) == 26 * mib
+    assert allocated_bytes([1, 513]) == 512 + 1024
 
 
 def test_logits_are_not_split() -> None:

@@ -35,10 +35,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.catalog import find_format
+from vlmmem.engines.allocator import CachingAllocator
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.transformers.allocator import CachingAllocator
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import KeyValueCache, LatentCache, Layer, StateCache

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmmem.catalog import find_format
+from vlmmem.engines.allocator import allocated_bytes
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.transformers.allocator import allocated_bytes
 from vlmmem.engines.transformers.autoawq import fused
 from vlmmem.engines.transformers.weights import kernel, largest_linear, loaded_bytes, rotary_tables
 from vlmmem.errors import InputError

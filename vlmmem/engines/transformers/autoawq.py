@@ -9,8 +9,8 @@ key and value matrices lie in memory twice; before the benchmark two float32 mat
 Source: AutoAWQ v0.1.6, awq/modules/fused/attn.py, cache.py, mlp.py, awq/modules/linear.py, examples/benchmark.py.
 """
 
+from vlmmem.engines.allocator import allocated_bytes
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.transformers.allocator import allocated_bytes
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.memory.activations import mlp_width

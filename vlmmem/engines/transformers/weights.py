@@ -7,7 +7,7 @@ modeling_utils.py, _load_state_dict_into_meta_model), in the order in which safe
 from math import ceil
 
 from vlmmem.catalog import find_format
-from vlmmem.engines.transformers.allocator import allocated_bytes
+from vlmmem.engines.allocator import allocated_bytes
 from vlmmem.formats import Format
 from vlmmem.layers import Tensor
 from vlmmem.memory.weights import tensor_bits

@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from vlmmem.catalog import find_format, find_model, model_facts
+from vlmmem.engines.allocator import allocated_bytes
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER
@@ -32,9 +33,6 @@ _VOCABULARY = 64
 
 _ACTIVATION_BITS = 16
 _TILE = 256
-_MIB = 1 << 20
-_SMALL, _MEDIUM, _SEGMENT, _LARGE = _MIB, 10 * _MIB, 20 * _MIB, 2 * _MIB
-_ROUND = 512
 
 _WIDE = ("float32", "fp32", "float", "f32")
 _NO_ROTATION = (
@@ -60,7 +58,6 @@ _FUSED = (
     (("in_proj_qkv", "in_proj_z"), "in_proj_qkvz"),
     (("in_proj_b", "in_proj_a"), "in_proj_ba"),
 )
-_MOST_ALIKE = 4096
 _BUILT_WHOLE = ("gemma4", "gemma3n")
 _UNTIED_TEXT = ("mistral", "llama", "qwen2", "qwen3")
 
@@ -372,36 +369,6 @@ def _untied(model: Model) -> bool:
     return "tie_word_embeddings" not in config and config.get("model_type") in _UNTIED_TEXT
 
 
-def allocated_bytes(sizes: Iterator[tuple[int, int]]) -> int:
-    """What PyTorch's allocator counts for tensors, in the order of their birth: pairs of bytes and how many are alike.
-
-    Sizes are rounded to 512 bytes. A tensor of 10 MiB or more gets a segment of whole 2 MiB, one above 1 MiB a place in
-    one of 20 MiB; a rest of up to 1 MiB is not cut off and counts.
-
-    Source: PyTorch 2.10, c10/cuda/CUDACachingAllocator.cpp: `get_allocation_size`, `should_split`, `get_free_block`.
-
-    >>> allocated_bytes(iter([(175 * 2**20, 40)])) // 2**20
-    7040
-    """
-    free: list[int] = []
-    total = 0
-    for wanted, count in sizes:
-        size = max(_ROUND, -(-wanted // _ROUND) * _ROUND)
-        if size <= _SMALL or count > _MOST_ALIKE:
-            total += size * count
-            continue
-        for _ in range(count):
-            at = next((index for index, block in enumerate(free) if block >= size), None)
-            new = _SEGMENT if size < _MEDIUM else -(-size // _LARGE) * _LARGE
-            block = new if at is None else free.pop(at)
-            if block - size > _SMALL:
-                free.append(block - size)
-                free.sort()
-                block = size
-            total += block
-    return total
-
-
 def _bits(
     model: Model,
     name: str,
@@ -516,8 +483,8 @@ def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> 
         Term(f"weights:{name}", size, f"{name} tensors of one rank, {where} = {size}", "derived", source)
         for name, size in parts.items()
     ]
-    sizes = [(ceil(bits / 8), count) for _, _, bits, count in _stage(model, settings, at)]
-    rounding = allocated_bytes(iter(sizes)) - sum(size * count for size, count in sizes)
+    sizes = [size for _, _, bits, count in _stage(model, settings, at) for size in [ceil(bits / 8)] * count]
+    rounding = allocated_bytes(sizes) - sum(sizes)
     formula = f"segments of 2 MiB of which up to 1 MiB stays unused = {rounding}"
     if settings.option("expandable_segments"):
         # PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True cuts every rest off
