@@ -24,6 +24,7 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tools.oracle_configs import catalogue_configs, changed
+from vlmmem.documented import documented_models
 from vlmmem.measured.harness.storages import ELSEWHERE, LiveStorages
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,21 +48,7 @@ MOMENTS = {
 
 # The dense decoders for which vlmmem.memory.activations has closed forms.
 MODELS = (
-    "llava-1.5-7b",
-    "llava-1.5-13b",
-    "llava-1.6-34b",
-    "llama-2-7b",
-    "llama-2-13b",
-    "llama-2-70b",
-    "llama-1-30b",
-    "opt-30b",
-    "gpt-3-175b",
-    "llama-3.1-8b",
-    "llama-3.1-70b",
-    "llama-3.1-405b",
-    "mistral-7b",
-    "qwen2-72b",
-    "phi-2",
+    *(model.id for model in documented_models()),
     "qwen3-8b",
     "granite-3.3-8b",
     "phi-4",

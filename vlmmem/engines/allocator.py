@@ -7,8 +7,7 @@ than 1 MiB (large ones). Otherwise the whole block counts, and `max_memory_alloc
 counts 130 MiB.
 
 Source: PyTorch v2.3.1, c10/cuda/CUDACachingAllocator.cpp: kMinBlockSize, kSmallSize, kSmallBuffer, kLargeBuffer,
-kMinLargeAlloc, kRoundLarge, get_free_block, should_split; the same in v2.10.0 and
-v2.13.0.
+kMinLargeAlloc, kRoundLarge, get_free_block, should_split; the same in v2.10 and v2.13.
 """
 
 from bisect import bisect_left, insort
