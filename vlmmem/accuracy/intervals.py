@@ -18,7 +18,7 @@ from vlmmem.accuracy.statistics import conformal
 from vlmmem.catalog.entries import Entry
 from vlmmem.errors import InputError
 from vlmmem.record import record
-from vlmmem.strict_json import parse_json
+from vlmmem.strict_json import read_json
 
 if TYPE_CHECKING:
     from vlmmem.accuracy.priced import Prediction
@@ -58,7 +58,7 @@ class Width:
 
 @cache
 def _rules() -> dict[str, Any]:
-    found: dict[str, Any] = parse_json(_RULES.read_bytes(), _RULES.name)
+    found: dict[str, Any] = read_json(_RULES)
     return found
 
 
@@ -131,7 +131,7 @@ def _told(item: Width | None) -> str:
 
 
 def _load(path: Path) -> tuple[Width, ...]:
-    top = Entry(parse_json(path.read_bytes(), path.name), path.name)
+    top = Entry(read_json(path), path.name)
     found = []
     for item in top.value("widths"):  # type: ignore[attr-defined]
         entry = Entry(item, path.name)

@@ -12,7 +12,7 @@ from vlmmem.engines.releases import parse_version
 from vlmmem.errors import InputError
 from vlmmem.measured import runs
 from vlmmem.record import record
-from vlmmem.strict_json import parse_json
+from vlmmem.strict_json import read_json
 
 __all__ = [
     "ALL",
@@ -135,7 +135,7 @@ def targets() -> tuple[Target, ...]:
     'weights within 1 % (mean)'
     """
     path = _HERE / "targets.json"
-    top = Entry(parse_json(path.read_bytes(), path.name), path.name)
+    top = Entry(read_json(path), path.name)
     found = []
     for item in top.value("targets"):  # type: ignore[attr-defined]
         entry = Entry(item, path.name)
@@ -262,7 +262,7 @@ def load_reasons(path: Path) -> dict[tuple[str, str], str]:
     Raises:
         InputError: a reason names a run that is not in the data, stands twice or says nothing.
     """
-    top = Entry(parse_json(path.read_bytes(), path.name), path.name)
+    top = Entry(read_json(path), path.name)
     known = {run.id for run in runs()}
     found: dict[tuple[str, str], str] = {}
     for item in top.value("reasons"):  # type: ignore[attr-defined]

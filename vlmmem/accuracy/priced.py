@@ -17,7 +17,7 @@ from vlmmem.measured import Quantity, Run, runs
 from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.record import record, replace
-from vlmmem.strict_json import parse_json
+from vlmmem.strict_json import read_json
 
 __all__ = ["Prediction", "Unpriced", "predict", "predictions", "settings_of"]
 
@@ -139,7 +139,7 @@ class Unpriced:
 @cache
 def _words() -> dict[str, dict[str, str | None]]:
     """Engines' words for formats, figures and GPUs, and ours."""
-    found: dict[str, dict[str, str | None]] = parse_json(_WORDS.read_bytes(), _WORDS.name)
+    found: dict[str, dict[str, str | None]] = read_json(_WORDS)
     return found
 
 

@@ -47,7 +47,7 @@ from vlmmem.memory.weights import tensor_bits
 from vlmmem.model import Model
 from vlmmem.parallelism import gpu_shares, stage_layers, stage_part
 from vlmmem.record import record
-from vlmmem.strict_json import parse_json
+from vlmmem.strict_json import read_json
 from vlmmem.terms import Term
 from vlmmem.units import exact
 from vlmmem.workload import Parallelism, Workload
@@ -122,10 +122,8 @@ _LARGE_GPU = 60 * 1024  # MiB
 
 @cache
 def _constants() -> dict[str, Any]:
-    file = Path(__file__).with_name("sglang_constants.json")
-    found: Any = parse_json(file.read_bytes(), file.name)
-    constants: dict[str, Any] = found
-    return constants
+    found: dict[str, Any] = read_json(Path(__file__).with_name("sglang_constants.json"))
+    return found
 
 
 @record(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from vlmmem.memory.activations import forward_moments, likely_moments, mlp_width
 from vlmmem.model import Model
 from vlmmem.parallelism import gpu_shares
 from vlmmem.record import record
-from vlmmem.strict_json import parse_json
+from vlmmem.strict_json import read_json
 from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload, check_positive
 
@@ -105,10 +105,8 @@ class _Rules:
 
 @cache
 def _families() -> dict[str, dict[str, Any]]:
-    file = Path(__file__).with_name("logits.json")
-    top: Any = parse_json(file.read_bytes(), file.name)
-    families: dict[str, dict[str, Any]] = top["families"]
-    return families
+    found: dict[str, dict[str, Any]] = read_json(Path(__file__).with_name("logits.json"))["families"]
+    return found
 
 
 def _rules(model: Model, release: Release) -> _Rules:

@@ -14,6 +14,7 @@ from vlmmem.engines.vllm.generation import BEFORE_AMPERE
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.model import Model
+from vlmmem.strict_json import read_json
 
 __all__ = ["check_flag", "serve_command"]
 
@@ -31,7 +32,7 @@ _KV_SINCE = {"fp8_ds_mla": "0.12", "int8_per_token_head": "0.20", "fp8_per_token
 @cache
 def _flags() -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]]:
     """Each flag: the first release that has it, and the first that has it no more."""
-    read = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="utf-8"))
+    read = read_json(Path(__file__).with_name("flags.json"))
     return {
         name: (parse_version(first), None if gone is None else parse_version(gone))
         for name, (first, gone) in read["flags"].items()

@@ -25,7 +25,6 @@ vllm/v1/sample/sampler.py, vllm/v1/sample/ops/topk_topp_sampler.py and topk_topp
 vllm/model_executor/layers/fused_moe.
 """
 
-import json
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -41,6 +40,7 @@ from vlmmem.layers import LatentCache, StateCache
 from vlmmem.memory.vision import encoder_moments
 from vlmmem.model import Model, VisionTower
 from vlmmem.record import record
+from vlmmem.strict_json import read_json
 from vlmmem.terms import Term
 from vlmmem.units import exact
 
@@ -76,7 +76,7 @@ _CHUNK_TOKENS = 32 * 1024
 @cache
 def constants() -> dict[str, Any]:
     """The measured constants, with the records they were fitted on (constants.json)."""
-    found: dict[str, Any] = json.loads((Path(__file__).parent / "constants.json").read_bytes())
+    found: dict[str, Any] = read_json(Path(__file__).with_name("constants.json"))
     return found
 
 
