@@ -10,8 +10,9 @@ import pytest
 from vlmmem.architectures import build
 from vlmmem.catalog import find_format, find_gpu, find_model, model_facts
 from vlmmem.errors import InputError
-from vlmmem.footprint import estimate
+from vlmmem.footprint import estimate, image_of, seen_moments
 from vlmmem.hardware import BASES
+from vlmmem.measured import Run, runs
 from vlmmem.memory import forward_peak_bytes, likely_peak_error, runtime_bytes
 from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload
@@ -213,3 +214,63 @@ def test_json_is_that_of_the_interface() -> None:
     assert (found["engine"], found["gpu"], found["fits"]) == (None, "a100-80gb", True)
     assert {tuple(term) for term in found["terms"]} == {("name", "bytes", "formula", "basis", "source")}
     assert json.loads(json.dumps(found)) == found
+
+
+# Images, against passes of transformers that the harness recorded
+
+SEEN = {run.id: run for run in runs() if run.provenance == "harness" and run.catalogue == "llava-1.5-13b"}
+
+
+def missed(run: Run) -> int:
+    """Bytes that `estimate` says beyond the recorded peak; buffers and token ids are no terms of its own."""
+    measured = {name: quantity.bytes for name, quantity in run.measured}
+    assert run.catalogue is not None
+    assert run.input_tokens is not None
+    workload = Workload(run.input_tokens, run.batch or 1, run.images or 0, run.image_size)
+    said = estimate(run.catalogue, workload).per_gpu
+    pixels = (run.images or 0) * workload.batch * 3 * 336 * 336 * 4
+    ids = measured["inputs"] - pixels
+    return said["total"] - said["runtime"] + ids + measured["buffers"] - measured["peak"]
+
+
+def test_passes_with_images_are_recorded() -> None:
+    assert {(run.batch, run.images) for run in SEEN.values()} == {(1, 1), (1, 4), (8, 1)}
+
+
+@pytest.mark.parametrize("run", SEEN.values(), ids=SEEN)
+def test_images_to_the_byte(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missed(run) == 0
+    # the fault: features that wait once, and nothing of the tower
+    monkeypatch.setattr(import_module("vlmmem.footprint"), "seen_moments", lambda *_: None)
+    images, tokens = (run.images or 0) * (run.batch or 1), (run.input_tokens or 0) * (run.batch or 1)
+    assert missed(run) == -(images * (576 * 5120 * 2 + 2 * 577 * 1024 * 2) + tokens)
+
+
+def test_what_images_leave_is_told() -> None:
+    footprint = estimate("llava-1.5-13b", Workload(2048, images=1, image_size=(336, 336)))
+    features = footprint.terms[-2]
+    assert features.formula == (
+        "2 x (576 features x 5,120 x 2 B + 577 x 1,024 x 2 B of the tower) + a mask of 2,048 B: "
+        "the pass peaks at 268,982,272 B with its images"
+    )
+    assert (features.name, features.bytes) == ("vision:features", 2 * (576 * 5120 + 577 * 1024) * 2 + 2048)
+    assert footprint.per_gpu["activations"] == forward_peak_bytes("llava-1.5-13b", 2048)
+    wide = estimate("llava-1.5-13b", Workload(2048, images=1, image_size=(336, 336)), weights="fp32")
+    assert (wide.terms[-2].bytes, wide.terms[-2].basis) == (2 * features.bytes, "assumed")
+
+
+def test_a_vocabulary_above_all_leaves_the_answers_features() -> None:
+    model = find_model("llava-1.5-13b")
+    workload = Workload(600, images=1, image_size=(336, 336))
+    term = estimate(replace(model, vocab_size=10**8), workload).terms[-2]
+    assert term.bytes == 576 * 5120 * 2
+    assert term.formula.startswith("576 features x 5,120 x 2 B: the pass peaks at ")
+
+
+@pytest.mark.parametrize("name", ["pixtral-12b", "llava-v1.6-vicuna-13b", "gemma-3-4b"])
+def test_passes_that_were_not_checked_keep_their_features(name: str) -> None:
+    found = image_of(find_model(name), 336, 336)
+    assert seen_moments(find_model(name), 4096, 1, 1, found) is None
+    features = estimate(name, Workload(4096, images=1, image_size=(336, 336))).terms[-2]
+    assert features.bytes == found.tokens * find_model(name).hidden_size * 2
+    assert features.formula.endswith("kept for the decoder")

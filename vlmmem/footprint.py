@@ -10,6 +10,7 @@ from vlmmem.hardware import Gpu
 from vlmmem.layers import LatentCache, Layer, StateCache
 from vlmmem.memory import (
     cache_sizes,
+    forward_moments,
     forward_peak_bytes,
     kv_growth,
     likely_peak_bytes,
@@ -200,7 +201,7 @@ def estimate(
             *_weights(model, number, parallelism, fullest),
             *_kv_cache(model, workload, cache, parallelism, fullest),
             activations,
-            *_vision(model, workload, sight, activations.bytes),
+            *_vision(model, workload, sight, activations),
             _runtime(parallelism),
         )
     else:
@@ -279,6 +280,35 @@ def image_of(model: Model, width: int, height: int) -> "ImageTokens":
     from vlmmem.images import image_tokens
 
     return image_tokens(model, width, height)
+
+
+def seen_moments(
+    model: Model, context: int, batch: int, images: int, sight: "ImageTokens | None"
+) -> dict[str, int] | None:
+    """`forward_moments` of a prefill with its images, features and what the tower leaves among them.
+
+    Args:
+        model: a model.
+        context: tokens of each sequence, those of its images among them.
+        batch: sequences in the pass.
+        images: images of each sequence.
+        sight: what one of them is to the model; None without images.
+
+    Returns:
+        None without images, and where no such pass was checked: only that of a CLIP tower whose patches are the
+        image's tokens was.
+
+    >>> moments = seen_moments(find_model("llava-1.5-13b"), 2048, 1, 1, image_of(find_model("llava-1.5-13b"), 336, 336))
+    >>> moments["mlp"]  # of the fake-tensor run: 1,946,703,872 B over the weights, 1,677,721,600 B of them KV cache
+    268982272
+    """
+    tower = model.vision
+    if sight is None or not images or tower is None or tower.architecture != "clip" or sight.tokens != tower.patches:
+        return None
+    try:
+        return forward_moments(model, context, batch, images=images * batch)
+    except InputError:
+        return None
 
 
 def _images(model: Model, workload: Workload) -> "ImageTokens | None":
@@ -402,11 +432,11 @@ def _activations(
     return Term("activations", peak, formula, basis, _PEAK_SOURCE)
 
 
-def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", decoder: int) -> tuple[Term, ...]:
+def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", activations: Term) -> tuple[Term, ...]:
     """Pixels and features of all images, and what the tower's pass needs above the decoder's, which comes after it."""
     if sight is None:
         return (Term("vision", 0, "no image beside the text", "derived", _PEAK_SOURCE),)
-    from vlmmem.memory.vision import encoder_cache_bytes, encoder_peak_bytes, pixel_bytes
+    from vlmmem.memory.vision import encoder_peak_bytes, pixel_bytes
 
     images = workload.batch * workload.images
     terms = [
@@ -420,6 +450,12 @@ def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", decod
     ]
     if model.vision is None:
         return tuple(terms)
+    seen = seen_moments(model, workload.context, workload.batch, workload.images, sight)
+    if seen is None:
+        decoder, features = activations.bytes, _features(model, images, sight)
+    else:
+        features = _standing(model, workload, activations, seen)
+        decoder = activations.bytes + features.bytes
     try:
         peak = encoder_peak_bytes(model, images, crops=sight.crops, tokens=sight.tokens, grid=sight.grid)
     except InputError as error:
@@ -431,14 +467,39 @@ def _vision(model: Model, workload: Workload, sight: "ImageTokens | None", decod
             f"the tower's pass peaks at {peak:,} B, {'above' if more else 'below'} the decoder's {decoder:,} B after it"
         )
         terms.append(Term("vision:encoder", more, formula, "derived", _PEAK_SOURCE))
+    return (*terms, features)
+
+
+def _features(model: Model, images: int, sight: "ImageTokens") -> Term:
+    """What waits for a decoder whose pass was not checked with images."""
+    from vlmmem.memory.vision import encoder_cache_bytes
+
     # features that reach the decoder by cross-attention stand for all tiles, whatever the prompt says
     crossed = (getattr(cache, "states", None) for layer, _ in model.decoder.alike() for cache in layer.caches)
     tokens = images * next((states for states in crossed if states is not None), sight.tokens)
     features = encoder_cache_bytes(model, tokens)
     width = features // (tokens * model.hidden_size)
     formula = f"{tokens:,} features x {model.hidden_size:,} x {width} B, kept for the decoder"
-    terms.append(Term("vision:features", features, formula, "derived", _PEAK_SOURCE))
-    return tuple(terms)
+    return Term("vision:features", features, formula, "derived", _PEAK_SOURCE)
+
+
+def _standing(model: Model, workload: Workload, activations: Term, seen: dict[str, int]) -> Term:
+    """What images leave standing beside the activations: the checked pass's peak with them over that without."""
+    tower = model.vision
+    assert tower is not None
+    peak, moment = max((size, name) for name, size in seen.items())
+    text = forward_peak_bytes(model, workload.context, workload.batch)
+    # 2 where the activations are those of 32 bits
+    times = activations.bytes // text
+    images = workload.batch * workload.images
+    formula = f"{images * tower.patches:,} features x {model.hidden_size:,} x 2 B"
+    if moment != "logits":
+        states = f"{images * (tower.patches + 1):,} x {tower.hidden_size:,} x 2 B"
+        formula = f"2 x ({formula} + {states} of the tower) + a mask of {workload.batch * workload.context:,} B"
+    if times > 1:
+        formula = f"{times} x ({formula})"
+    formula += f": the pass peaks at {times * peak:,} B with its images"
+    return Term("vision:features", times * (peak - text), formula, activations.basis, _PEAK_SOURCE)
 
 
 def _runtime(parallelism: Parallelism) -> Term:
