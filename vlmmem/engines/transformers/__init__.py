@@ -23,6 +23,7 @@ from typing import Any
 
 from vlmmem.catalog import find_format
 from vlmmem.engines.allocator import allocated_bytes
+from vlmmem.engines.gpus import HOPPER, cublas_workspace_bytes
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
@@ -82,9 +83,6 @@ _CUBLAS = "https://github.com/pytorch/pytorch/blob/v2.3.1/aten/src/ATen/cuda/Cub
 _GPTQ = "https://github.com/AutoGPTQ/AutoGPTQ/blob/v0.7.1/auto_gptq/modeling/_utils.py"
 _AWQ = "https://github.com/casper-hansen/AutoAWQ/blob/v0.2.6/awq/modules/linear/gemm.py"
 
-# getChosenWorkspaceSize: ":4096:2:16:8" in KiB, and 32 MiB on Hopper (compute capability 9).
-_WORKSPACE, _HOPPER_WORKSPACE = (4096 * 2 + 16 * 8) * 2**10, 4096 * 8 * 2**10
-_HOPPER = ("h100", "h200", "h20", "h800", "gh200")
 _AWQ_WRITES_OUT = 1024  # tokens from which AWQ's kernel writes its matrix out (FP16_MATMUL_HEURISTIC_CONDITION)
 _HYBRID = ("gemma2", "gemma3", "gemma3_text", "cohere2")
 # Scores of eager attention: as multiplied, masked, in float32 and back (modeling_llama.py, eager_attention_forward).
@@ -349,7 +347,8 @@ class _Peak:
         if self.settings.pp * self.settings.tp > 1:
             raise InputError("library: AutoAWQ's fused modules are priced on one GPU")
         found = fused(self.model, self.number, self.settings, self.prompt)
-        peak = weights + max(found.cache + found.prefill + _WORKSPACE, found.loading)
+        workspace = cublas_workspace_bytes(None)  # the narrow one: its benchmark ran on an RTX 4090
+        peak = weights + max(found.cache + found.prefill + workspace, found.loading)
         source = "https://github.com/casper-hansen/AutoAWQ/tree/v0.1.6/awq/modules/fused"
         told = f"peak of the prompt's pass, at its {found.moment}, or of loading"
         return Reservation(
@@ -358,8 +357,8 @@ class _Peak:
             (
                 Term("weights", weights, weights_told, "derived", _ALLOCATOR),
                 Term("kv_cache", found.cache, "keys, values and rotations of the answer's tokens", "derived", source),
-                Term("activations", peak - weights - found.cache - _WORKSPACE, told, "derived", source),
-                Term("runtime:workspaces", _WORKSPACE, f"{_WORKSPACE:,} B of cuBLAS", "derived", _CUBLAS),
+                Term("activations", peak - weights - found.cache - workspace, told, "derived", source),
+                Term("runtime:workspaces", workspace, f"{workspace:,} B of cuBLAS", "derived", _CUBLAS),
             ),
             printed=(("max_memory_allocated", peak),),
             settings=(("library", "autoawq"), ("sequences", self.batch), ("prompt_tokens", self.prompt)),
@@ -379,9 +378,7 @@ class _Peak:
         return size, told
 
     def _workspace(self) -> tuple[int, str]:
-        gpu = self.settings.gpu
-        hopper = gpu is not None and gpu.id.startswith(_HOPPER)
-        size = _HOPPER_WORKSPACE if hopper else _WORKSPACE
+        size = cublas_workspace_bytes(self.settings.gpu, HOPPER)
         told = f"{size:,} B of cuBLAS"
         if self._kernel == "gptq":
             buffer = allocated_bytes([largest_linear(self.model)])

@@ -8,9 +8,9 @@ import json
 from functools import cache
 from pathlib import Path
 
+from vlmmem.engines.gpus import BEFORE_AMPERE
 from vlmmem.engines.releases import Release, parse_version
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.vllm.generation import BEFORE_AMPERE
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.model import Model

@@ -5,9 +5,10 @@ v0.22.0 and v0.28.0; vllm/config.py, SchedulerConfig.__post_init__; vllm/config/
 """
 
 from vlmmem.catalog import find_format
+from vlmmem.engines.gpus import BLACKWELL, HOPPER, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER, uses_v1
+from vlmmem.engines.vllm.generation import uses_v1
 from vlmmem.engines.vllm.pages import attention_block
 from vlmmem.formats import Format
 from vlmmem.layers import LatentCache
@@ -154,16 +155,15 @@ def _block_size(model: Model, release: Release, settings: Settings, v1: bool) ->
     caches = [cache for layer in model.decoder.layers for cache in layer.caches if isinstance(cache, LatentCache)]
     if not caches or not release.since("0.8") or model.architecture == "minicpm3":
         return 16
-    name = settings.gpu.id if settings.gpu is not None else ""
     if any(cache.what == "indexer" for cache in caches):
         return 64
-    if name.startswith(BLACKWELL):
+    if is_one_of(settings.gpu, BLACKWELL):
         if release.since("0.18"):
             return 32
         if release.since("0.16"):
             return 64
         return 128 if v1 and release.since("0.10.2") else 16
-    if name.startswith(HOPPER):
+    if is_one_of(settings.gpu, HOPPER):
         narrow = settings.kv_dtype is not None and settings.kv_dtype.bits <= 8
         return 64 if narrow or not release.since("0.18") else 16
     return 16

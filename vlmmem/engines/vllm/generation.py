@@ -1,18 +1,15 @@
 """Which of vLLM's two engines starts: V0, or V1, which took its place between 0.8 and 0.11."""
 
+from vlmmem.engines.gpus import BEFORE_AMPERE, HOPPER, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.layers import KeyValueCache, StateCache
 from vlmmem.model import Model
 
-__all__ = ["BEFORE_AMPERE", "BLACKWELL", "HOPPER", "V0_ONLY", "uses_v1"]
+__all__ = ["V0_ONLY", "uses_v1"]
 
 V0_ONLY = ("mllama",)
 """Architectures that only V0 ran; the registry of 0.11 names 0.10.2 as the last release that has them."""
-
-BEFORE_AMPERE = ("t4", "v100-16gb", "v100-32gb", "p100", "rtx-2080-ti")
-HOPPER = ("h100", "h200", "h20", "h800", "gh200")
-BLACKWELL = ("b200", "b300", "gb200", "gb300")
 
 
 def uses_v1(model: Model, release: Release, settings: Settings) -> bool:
@@ -54,7 +51,7 @@ def uses_v1(model: Model, release: Release, settings: Settings) -> bool:
     if settings.pp > 1 and not release.since("0.10"):
         return False
     narrow = settings.kv_dtype is not None and settings.kv_dtype.bits <= 8
-    if narrow and not release.since("0.10") and not (release.since("0.8.5") and gpu.startswith(HOPPER)):
+    if narrow and not release.since("0.10") and not (release.since("0.8.5") and is_one_of(settings.gpu, HOPPER)):
         return False
     quantised = settings.weights is not None and settings.weights.id
     return not (quantised == "fp32" and not release.since("0.9.2"))

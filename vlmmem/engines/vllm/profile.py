@@ -30,9 +30,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from vlmmem.engines.gpus import BLACKWELL, HOPPER, cublas_workspace_bytes, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER, uses_v1
+from vlmmem.engines.vllm.generation import uses_v1
 from vlmmem.engines.vllm.weights import element_bytes, model_config
 from vlmmem.errors import InputError
 from vlmmem.images import ImageTokens
@@ -63,9 +64,6 @@ _LARGEST = {
 }
 """Width and height of the image with the most tokens, where it is no large square."""
 _SQUARE = (4096, 4096)
-
-_CUBLAS = {True: 32 * 2**20, False: 8320 * 2**10}
-"""CUBLAS_WORKSPACE_CONFIG's default, by whether the GPU is Hopper or newer (PyTorch, CublasHandlePool.cpp)."""
 
 _FRAMES, _FRAME_TOKENS = 32, 70
 _MLA_CHUNK = 64 * 1024
@@ -258,9 +256,8 @@ def _held(model: Model, release: Release, settings: Settings) -> int:
 
     Source: vllm/model_executor/layers/fused_moe/gpt_oss_triton_kernels_moe.py, v0.19.0: the monolithic experts.
     """
-    hopper = settings.gpu is not None and settings.gpu.id.startswith(HOPPER)
     packed = model.quantization is not None and model.quantization.method == "mxfp4"
-    if not release.since("0.13") or (packed and hopper and release.since("0.18")):
+    if not release.since("0.13") or (packed and is_one_of(settings.gpu, HOPPER) and release.since("0.18")):
         return 0
     return _experts(model, release, settings).bytes
 
@@ -272,10 +269,9 @@ def _stage(settings: Settings) -> int:
 
 
 def _cublas(settings: Settings) -> int:
-    name = settings.gpu.id if settings.gpu is not None else ""
     if settings.gpu is not None and settings.gpu.vendor == "AMD":
         return 0
-    return _CUBLAS[name.startswith((*HOPPER, *BLACKWELL))]
+    return cublas_workspace_bytes(settings.gpu, HOPPER, BLACKWELL)
 
 
 def _tokens(settings: Settings) -> int:

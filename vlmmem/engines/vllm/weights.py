@@ -14,9 +14,9 @@ from typing import Any
 
 from vlmmem.catalog import find_format, find_model, model_facts
 from vlmmem.engines.allocator import allocated_bytes
+from vlmmem.engines.gpus import BLACKWELL, HOPPER, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
-from vlmmem.engines.vllm.generation import BLACKWELL, HOPPER
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import LatentCache, Layer, Part, Tensor
@@ -399,9 +399,8 @@ def _tiles(model: Model, tensor: Tensor, settings: Settings) -> Fraction:
     hidden, down = model.hidden_size, "down" in tensor.name
     whole = tensor.inputs if down else tensor.outputs // 2
     wide = -(-whole // settings.tp)
-    name = settings.gpu.id if settings.gpu is not None else ""
-    if not name.startswith(HOPPER):
-        step = 256 if name.startswith(BLACKWELL) else 128
+    if not is_one_of(settings.gpu, HOPPER):
+        step = 256 if is_one_of(settings.gpu, BLACKWELL) else 128
         return Fraction((wide + -wide % step) * (hidden + -hidden % 256), wide * hidden)
     padded = wide + -wide % 64
     inputs, outputs = (padded, hidden) if down else (hidden, padded)
