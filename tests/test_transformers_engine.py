@@ -9,13 +9,15 @@ from statistics import mean
 import pytest
 
 from vlmmem import find_format, find_gpu, find_model
-from vlmmem.engines import Settings, reserve
+from vlmmem.engines import Reservation, Settings, reserve
 from vlmmem.engines import transformers as engine
 from vlmmem.engines.allocator import CachingAllocator, allocated_bytes
 from vlmmem.engines.releases import Release, find_release
 from vlmmem.errors import InputError
 from vlmmem.measured import Run, runs
 from vlmmem.memory import forward_moments, forward_peak_bytes
+from vlmmem.model import Model
+from vlmmem.record import replace
 
 MIB, GIB = 2**20, 2**30
 
@@ -138,6 +140,80 @@ class TestReleases:
     def test_an_unknown_release_says_whose_rules_count(self) -> None:
         found = reserve(find_model("llama-3.1-8b"), "transformers@4.30", Settings(8192))
         assert found.notes[0] == "transformers 4.30 was not read: the rules of 4.36 are used"
+
+
+RECORDS = {run.id: run for run in runs() if run.provenance == "harness" and run.option("device") == "fake"}
+
+
+def _bytes(run: Run, name: str) -> int:
+    return dict(run.measured)[name].bytes
+
+
+def _asked(run: Run) -> tuple[Model, Settings]:
+    assert run.catalogue is not None
+    assert run.input_tokens is not None
+    settings = Settings(
+        run.input_tokens + 1,
+        sequences=run.batch,
+        images=run.images or None,
+        image_size=run.image_size,
+        options=(("prompt_tokens", run.input_tokens),),
+    )
+    return find_model(run.catalogue), settings
+
+
+def _over_weights(found: Reservation, moment: str) -> int:
+    """Bytes of a moment that are neither weights nor workspaces."""
+    beside = sum(term.bytes for term in found.terms if term.name in ("weights", "runtime:workspaces"))
+    return int(dict(found.printed)[moment]) - beside
+
+
+class TestRecordedPasses:
+    """transformers 5.23.0 on fake tensors, as the harness recorded it."""
+
+    @pytest.mark.parametrize("run", [run for name, run in RECORDS.items() if "llava" in name], ids=lambda run: run.id)
+    def test_a_prefill_with_images_to_the_byte(self, run: Run) -> None:
+        model, settings = _asked(run)
+        count = (run.images or 0) * (run.batch or 1)
+        pixels = count * 3 * 336 * 336 * 4
+        over = _bytes(run, "peak") - sum(_bytes(run, name) for name in ("weights", "buffers", "inputs"))
+        assert _over_weights(reserve(model, "transformers@5.23.0", settings), "prefill") == over + pixels
+        # The fault: v5.10's rules, by which features wait once and nothing of the tower stays.
+        older = _over_weights(reserve(model, "transformers@5.10.0", settings), "prefill")
+        mask = (run.batch or 1) * (run.input_tokens or 0)
+        assert over + pixels - older == count * (576 * 5120 + 2 * 577 * 1024) * 2 + mask
+
+    def test_generate_keeps_what_the_tower_gave(self) -> None:
+        model, settings = _asked(RECORDS["fake-llava-1.5-13b-1x2048-1images-bf16"])
+        new, old = (
+            _over_weights(reserve(model, f"transformers@{each}", settings), "last_step") for each in ("5.23", "5.10")
+        )
+        assert new - old == (576 * 5120 + 2 * 577 * 1024) * 2
+
+    @pytest.mark.parametrize("run", [run for name, run in RECORDS.items() if "gemma" in name], ids=lambda run: run.id)
+    def test_a_sliding_layer_keeps_the_prompts_storage(self, run: Run) -> None:
+        model, settings = _asked(run)
+        peak = engine._Peak(model, _release("5.23"), settings)
+        counters = 8 * model.layers  # a tensor of one number in each sliding layer
+        assert run.input_tokens is not None
+        assert -counters <= peak.kept(run.input_tokens, cut=False) - _bytes(run, "cache") <= 0
+        assert -counters <= peak.kept(settings.context) - _bytes(run, "cache_after") <= 0
+        # The fault: a prompt cut at once.
+        assert peak.kept(run.input_tokens) < 0.4 * _bytes(run, "cache")
+        stands = sum(_bytes(run, name) for name in ("weights", "buffers", "inputs"))
+        if not run.images:
+            step = _over_weights(reserve(model, "transformers@5.23.0", settings), "last_step")
+            assert step == pytest.approx(_bytes(run, "decode_peak") - stands, rel=0.01)
+
+    def test_tokens_beyond_the_windows_are_told_and_counted_once(self) -> None:
+        model, settings = find_model("mistral-7b"), Settings(16384)
+        old, new = (reserve(model, f"transformers@{each}", settings) for each in ("4.54", "4.56"))
+        assert _over_weights(old, "prefill") == _over_weights(new, "prefill")
+        told = {term.name: term.formula for term in new.terms}["activations"]
+        assert told.endswith(f", {131_072 * (16384 - 4096):,} B of tokens beyond the windows among it")
+        assert "beyond" not in {term.name: term.formula for term in old.terms}["activations"]
+        static = reserve(model, "transformers@4.56", replace(settings, options=(("cache", "static"),)))
+        assert _over_weights(new, "prefill") - _over_weights(static, "prefill") == 131_072 * (16384 - 4096)
 
 
 class TestSettings:

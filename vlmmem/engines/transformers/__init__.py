@@ -8,8 +8,11 @@ whole sequence. By release:
   them where the class upcasts; since v4.45 in most classes those of the last token alone (logits.json says when in
   which family). `generate` copied all of them once more in v4.45 and v4.46 (generation/utils.py, _sample).
 - Cosines and sines of all positions in every layer, before v4.42 to v4.48 by family (logits.json).
-- Sliding layers keep all tokens before v4.56, where DynamicSlidingWindowLayer appears (cache_utils.py); Gemma 2 and 3
-  and Cohere 2 have a static cache of their windows from their first release on (cache_implementation = "hybrid").
+- Sliding layers keep all tokens before v4.56, where DynamicSlidingWindowLayer appears (cache_utils.py). It cuts by a
+  view, whose storage holds the whole prompt until the next token replaces it. Gemma 2 and 3 and Cohere 2 have a static
+  cache of their windows from their first release on (cache_implementation = "hybrid").
+- Images: their features stay through the prefill. `generate` of v5.23 encodes them first and keeps what the tower gave
+  to the end (generation/utils.py, mm_encoder_outputs); LLaVA then holds its features twice and two states of its tower.
 
 Beside the model: cuBLAS' workspace, the buffer in which GPTQ's kernel writes out its largest matrix (AutoGPTQ v0.7.1,
 modeling/_utils.py, autogptq_post_init), the matrix that AWQ's kernel writes out above 1,024 tokens (AutoAWQ v0.2.6,
@@ -19,7 +22,7 @@ beside the embedding. The CUDA context is not in `max_memory_allocated`, and a t
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_format
 from vlmmem.engines.allocator import allocated_bytes
@@ -44,6 +47,9 @@ from vlmmem.record import record
 from vlmmem.strict_json import read_json
 from vlmmem.terms import Term
 from vlmmem.workload import Parallelism, Workload, check_positive
+
+if TYPE_CHECKING:
+    from vlmmem.images import ImageTokens
 
 __all__ = ["RELEASES", "logit_bytes", "reserve"]
 
@@ -88,6 +94,7 @@ _HYBRID = ("gemma2", "gemma3", "gemma3_text", "cohere2")
 # Scores of eager attention: as multiplied, masked, in float32 and back (modeling_llama.py, eager_attention_forward).
 _EAGER_SCORE, _MASK = 6, 2
 _ACTIVATION = 2
+_ENCODED_FIRST = "5.23"
 
 
 @record(frozen=True, slots=True)
@@ -205,12 +212,12 @@ class _Peak:
 
     # the cache
 
-    def kept(self, tokens: int) -> int:
-        """Bytes of the cache of sequences of so many tokens."""
+    def kept(self, tokens: int, *, cut: bool = True) -> int:
+        """Bytes of the cache of sequences of so many tokens, not `cut` as the pass leaves it that wrote them all."""
         images = self.settings.images or 0
         if self.cache == "static":
             return kv_cache_bytes(self.model, self.settings.context, self.batch, self.kv, images=images)
-        if self.release.since("4.56"):
+        if cut and self.release.since("4.56"):
             return kv_cache_bytes(self.model, tokens, self.batch, self.kv, images=images)
         sizes = cache_sizes(self.model, self.kv)
         return self.batch * (sum(size for _, size in sizes.growing) * tokens + sizes.fixed_bytes(images))
@@ -221,10 +228,14 @@ class _Peak:
         """The prefill's moments over weights and cache, and whether their closed form was checked to the byte."""
         tokens = self.prompt
         try:
-            moments = dict(forward_moments(self.model, tokens, self.batch))
+            moments = dict(self._seen or forward_moments(self.model, tokens, self.batch))
             exact = True
         except InputError:
             moments, exact = dict(likely_moments(self.model, tokens, self.batch)), False
+        # Tokens beyond the windows, which those count, are the cache's here.
+        sizes = cache_sizes(self.model).growing
+        beyond = self.batch * sum(each * max(0, tokens - limit) for limit, each in sizes if limit is not None)
+        moments = {name: size - beyond for name, size in moments.items()}
         number = tokens * self.batch
         row = _ACTIVATION * number * self.model.hidden_size
         if self._kernel == "awq" and number >= _AWQ_WRITES_OUT:
@@ -252,23 +263,44 @@ class _Peak:
         except InputError:
             return 4 * self.batch * self.model.vocab_size
 
-    def _vision(self) -> tuple[int, int]:
-        """Bytes of the pixels and features that stay, and of the peak of the tower's pass."""
-        images, size = self.settings.images or 0, self.settings.image_size
-        if not images or size is None:
-            return 0, 0
+    @property
+    def _sight(self) -> "ImageTokens | None":
         from vlmmem.footprint import image_of
+
+        images, size = self.settings.images, self.settings.image_size
+        return image_of(self.model, *size) if images and size is not None else None
+
+    @property
+    def _seen(self) -> dict[str, int] | None:
+        """The moments of a prefill with its images, where such a pass was checked: that of v5.23."""
+        from vlmmem.footprint import seen_moments
+
+        if not self.release.since(_ENCODED_FIRST):
+            return None
+        return seen_moments(self.model, self.prompt, self.batch, self.settings.images or 0, self._sight)
+
+    def _vision(self) -> tuple[int, int, int]:
+        """Bytes of images beside the prefill's moments and in the last step, and of the peak of the tower's pass."""
+        sight = self._sight
+        if sight is None:
+            return 0, 0, 0
         from vlmmem.memory.vision import encoder_cache_bytes, encoder_peak_bytes, pixel_bytes
 
-        sight = image_of(self.model, *size)
-        count = images * self.batch
+        count = (self.settings.images or 0) * self.batch
         pixels = pixel_bytes(sight.pixel_values, count)
         try:
             peak = encoder_peak_bytes(self.model, count, crops=sight.crops, tokens=sight.tokens, grid=sight.grid)
         except InputError as error:
             self.notes.append(f"the vision tower's pass is not in it: {error}")
             peak = 0
-        return pixels + encoder_cache_bytes(self.model, count * sight.tokens), pixels + peak
+        features = encoder_cache_bytes(self.model, count * sight.tokens)
+        kept = features if self.release.since(_ENCODED_FIRST) else 0
+        tower = self.model.vision
+        if self._seen is None or tower is None:
+            return pixels + features, pixels + kept, pixels + peak
+        # The last state and the one that was projected, each with its class token.
+        kept += 2 * _ACTIVATION * count * (tower.patches + 1) * tower.hidden_size
+        return pixels, pixels + kept, pixels + peak
 
     # the answer
 
@@ -278,11 +310,14 @@ class _Peak:
         weights, weights_told = self._weights()
         moments, exact = self._moments()
         pass_peak, moment = max((size, name) for name, size in moments.items())
-        stays, tower = self._vision()
+        beside, stays, tower = self._vision()
         full = self.kept(settings.context)
+        whole = self.kept(self.prompt, cut=False)
         row = _ACTIVATION * self.prompt * self.batch * model.hidden_size
-        prefill = max(self.kept(self.prompt) + pass_peak + stays, tower)
-        last = full + self._decode() + stays
+        prefill = max(whole + pass_peak + beside, tower)
+        # The first step replaces the prompt's storage layer by layer.
+        before = whole if settings.context == self.prompt + 1 else 0
+        last = max(full, before) + self._decode() + stays
         inside = max(prefill, last)
         workspace, workspace_told = self._workspace()
         held = weights + workspace
@@ -304,6 +339,9 @@ class _Peak:
         told = f"peak in the {what}"
         if what == "prefill":
             told += f" of {self.batch} x {self.prompt:,} tokens, at its {moment}"
+            beyond = whole - self.kept(self.prompt)
+            if beyond:
+                told += f", {beyond:,} B of tokens beyond the windows among it"
         if not exact:
             told += "; Llama's closed form with this model's tensors"
         context = runtime_allowance().context_bytes
