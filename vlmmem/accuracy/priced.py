@@ -14,6 +14,7 @@ from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.hardware import Gpu
 from vlmmem.measured import Quantity, Run, runs
+from vlmmem.measured.run import GIVEN_POOL
 from vlmmem.memory.weights import find_weights_format
 from vlmmem.model import Model
 from vlmmem.record import record, replace
@@ -461,6 +462,9 @@ def _given_the_pool(
     printed = {name: quantity for name in _GIVEN_POOL if (quantity := run.get(name)) is not None and name not in untold}
     if pool is None or not printed or ENGINES.get(run.engine) in (None, "llama_cpp"):
         return  # llama.cpp allocates what the context needs: it fills no pool
+    if GIVEN_POOL in untold:
+        left.extend(without(untold[GIVEN_POOL], _GIVEN_POOL[name]) for name in printed)
+        return
     if not hasattr(module, "kv_capacity"):
         left.extend(without("the engine's rules do not start from a pool", _GIVEN_POOL[name]) for name in printed)
         return

@@ -8,7 +8,7 @@ from vlmmem.errors import InputError
 from vlmmem.record import record
 from vlmmem.units import BYTES, exact
 
-__all__ = ["ENGINES", "PROVENANCES", "QUANTITIES", "SCOPES", "SPLITS", "Quantity", "Run", "run_of"]
+__all__ = ["ENGINES", "GIVEN_POOL", "PROVENANCES", "QUANTITIES", "SCOPES", "SPLITS", "Quantity", "Run", "run_of"]
 
 ENGINES = ("vllm", "sglang", "llama.cpp", "ik_llama.cpp", "ollama", "transformers", "autoawq", "tensorrt-llm", "vlmmem")
 """Whose figures a run holds. ik_llama.cpp and autoawq have rules of their own; vlmmem is the measuring harness."""
@@ -85,6 +85,9 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     "total": ("bytes", "peak of the whole run, as a published table prints it"),
 }
 """Each quantity: its dimension and what it means."""
+
+GIVEN_POOL = "given the pool"
+"""Beside the quantities, a name of `Run.unpriced`: what follows from the pool that was printed."""
 
 _NEGATIVE = ("cuda_graph", "cuda_graph_estimated", "non_torch")  # differences: memory may have been freed meanwhile
 _COUNTS = ("tokens", "blocks")
@@ -204,7 +207,9 @@ class Run:
         measured: (name, quantity) pairs; names are those of QUANTITIES.
         devices: the figures of single devices: (device, figures) pairs.
         unpriced: (name, reason) pairs: figures that no config and no setting explains, such as weights with an
-            adapter's buffers in them. Decided from what the source says, never from an error.
+            adapter's buffers in them. `given the pool` stands for what is computed from the printed pool, where
+            the pool is of one stage and the tokens are of another. Decided from what the source says, never from an
+            error.
         source: address, with the revision where it has one.
         evidence: the printed lines that hold the figures.
         notes: what else is known.
@@ -261,7 +266,7 @@ class Run:
         if self.utilization is not None and not 0 < self.utilization <= 1:
             raise InputError(f"{self.id}: 'utilization' is {self.utilization!r}; a share above 0 and up to 1 is needed")
         for name, _ in self.unpriced:
-            if name not in dict(self.measured):
+            if name not in dict(self.measured) and (name != GIVEN_POOL or self.get("kv_pool") is None):
                 raise InputError(
                     f"{self.id}: unpriced: {name[:40]!r} is not among the figures measured; one of them is needed"
                 )
