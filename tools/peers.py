@@ -9,7 +9,9 @@ the hub's address built in, so that its HTTP client's requests are turned to thi
 touched. vlmmem reads the same folder. Times are those of whole commands, as ratios to a bare start of Python in the
 same run.
 
-Runs in .venv-peers, which it makes from tools/peers-requirements.txt; TORCH_INDEX as in tools/oracle.py.
+Runs in .venv-peers, which it makes from tools/peers-requirements.txt and tools/peers-alone-requirements.txt (1 GB with
+PyTorch's CPU build; a few minutes); TORCH_INDEX as in tools/oracle.py. Any supported Python starts it, with nothing
+installed: `python3 tools/peers.py measured` in a fresh clone.
 """
 
 import json
@@ -154,7 +156,7 @@ def timed(command: list[str | Path], environment: dict[str, str]) -> tuple[float
 def hf_mem(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What hf-mem's JSON says."""
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:160]}
+        return {"error": peers_measured.error_line(done.stderr)}
     found = json.loads(done.stdout[done.stdout.index("{") :])
     cache = found.get("kv_cache")
     return {
@@ -167,7 +169,7 @@ def accelerate(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What accelerate's table says of 16 bits: a size in GB or MB of 2^30 or 2^20 bytes, rounded."""
     row = re.search(r"float16\s*│[^│]*│\s*([\d.]+) ([KMG]B)", done.stdout)
     if done.returncode or not row:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:160]}
+        return {"error": peers_measured.error_line(done.stderr)}
     return {"weights": round(float(row[1]) * {"KB": 2**10, "MB": 2**20, "GB": 2**30}[row[2]]), "kv_cache": None}
 
 
@@ -199,7 +201,8 @@ def versions(python: Path, names: Iterable[str]) -> dict[str, str]:
     """The releases of the peers."""
     listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
     found = dict(line.split("==") for line in listed.splitlines() if "==" in line)
-    return {name: found[name] for name in names}
+    # The suffix that names a build of PyTorch (+cpu) says nothing about the answers.
+    return {name: found[name].split("+")[0] for name in names}
 
 
 _EACH = """
@@ -282,7 +285,11 @@ def measured(folder: Path) -> dict[str, Any]:
             print(name, tool, answers[name][tool], file=sys.stderr, flush=True)
     server.shutdown()
     rows = peers_measured.rounded(peers_measured.compare_runs(answers, python))
-    return {"versions": versions(python, (*peers_measured.TOOLS, "transformers", "torch")), "runs": rows}
+    return {
+        "versions": versions(python, (*peers_measured.TOOLS, "transformers", "torch")),
+        "tools": peers_measured.TOOLS,
+        "runs": rows,
+    }
 
 
 def compare(folder: Path) -> dict[str, Any]:

@@ -21,13 +21,28 @@ from vlmmem.memory.weights import checkpoint_bytes
 from vlmmem.model import Model
 
 TOOLS = {
-    "hf-mem": "the file's bytes, and a KV cache of the context",
-    "accelerate": "the weights in the model's dtype, rounded to what its table prints",
-    "llm-analysis": "weights, KV cache and activations of one layer on one GPU, from a file of shapes",
-    "llm-mem": "the first dtype's parameters with 18 % on top, and a KV cache of the context",
-    "llm-resource-planner": "12 x hidden size squared a layer, and a cache of 4,096 tokens with 20 % on top",
+    "hf-mem": {
+        "answers": "the file's bytes, and a KV cache of the context",
+        "leaves_out": "all that an engine adds (activations, CUDA graphs, contexts), sliding windows, several GPUs",
+    },
+    "accelerate": {
+        "answers": "the weights in 16 bits, rounded to what its table prints",
+        "leaves_out": "all that is not weights; several GPUs",
+    },
+    "llm-analysis": {
+        "answers": "weights, a KV cache and one layer's activations on one GPU, from a file of shapes",
+        "leaves_out": "an MLP's third matrix, an untied head, heads of a size of their own, images, sliding windows",
+    },
+    "llm-mem": {
+        "answers": "the first dtype's parameters with 18 % on top, and a KV cache of the context",
+        "leaves_out": "heads of a size of their own, sliding windows, several GPUs; 18 % stand for the rest",
+    },
+    "llm-resource-planner": {
+        "answers": "12 x hidden size squared a layer, and a cache of 4,096 tokens with 20 % on top",
+        "leaves_out": "embeddings, grouped heads, experts, nested configs, several GPUs; 20 % stand for the rest",
+    },
 }
-"""Each tool of the registries, and what it answers."""
+"""Each tool of the registries: what it answers, and what it leaves out."""
 
 _TOKENS = 8192
 """Tokens of a prompt, for llm-analysis, where the run does not bound a step."""
@@ -46,7 +61,8 @@ for line in sys.stdin:
         split = ParallelismConfig(tp_size=case["tp"], pp_size=case["pp"])
         analysis = LLMAnalysis(model, gpu, get_dtype_config_by_name("w16a16e16"), split)
         found = analysis.inference(batch_size_per_gpu=1, seq_len=case["tokens"], num_tokens_to_generate=1)
-        cache = analysis.get_memory_kv_cache_per_layer(1, 2**20) * model.num_layers / case["pp"] / 2**20
+        layer = analysis.get_memory_kv_cache_per_layer(1, 2**20, case["kv_element"]) / 2**20
+        cache = layer * model.num_layers / case["pp"]
         weights, activations = found["weight_memory_per_gpu"], found["prefill_activation_memory_per_gpu"]
         said = {"weights": weights, "activations": activations, "kv_bytes_per_token": cache}
     except Exception as error:
@@ -116,7 +132,8 @@ def llm_analysis(python: Path, asked: list[tuple[Run, Model, Case]]) -> dict[str
                 "model": shapes(model),
                 "tp": case.tp,
                 "pp": case.pp,
-                "tokens": run.batch_tokens or min(case.context, 8192),
+                "tokens": run.batch_tokens or min(case.context, _TOKENS),
+                "kv_element": case.kv_element,
             }
         )
         for run, model, case in asked
@@ -126,6 +143,16 @@ def llm_analysis(python: Path, asked: list[tuple[Run, Model, Case]]) -> dict[str
     )
     said = [json.loads(line) for line in done.stdout.splitlines()]
     return {run.id: answer for (run, _, _), answer in zip(asked, said, strict=True)}
+
+
+def error_line(text: str) -> str:
+    r"""The line that names a tool's error: the last exception, else the last line.
+
+    >>> error_line("Traceback (most recent call last):\nValueError: no such model type\nHint: update")
+    'ValueError: no such model type'
+    """
+    named = re.findall(r"^\w*(?:Error|Exception): .*", text, re.MULTILINE)
+    return ((named or text.strip().splitlines() or ["no message"])[-1])[:160]
 
 
 def llm_mem(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -141,7 +168,7 @@ def llm_resource_planner(done: subprocess.CompletedProcess[str]) -> dict[str, An
     found = re.findall(r"(Weights|KV Cache @ 4k|Total Recommended VRAM)\)?: ([\d.]+) GB", done.stdout)
     said = {name: float(value) * 2**30 for name, value in found}
     if done.returncode or len(said) != 3:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:160]}
+        return {"error": error_line(done.stderr)}
     return {
         "weights": said["Weights"],
         "kv_bytes_per_token": said["KV Cache @ 4k"] / 4096,
@@ -168,6 +195,9 @@ def compare_runs(answers: dict[str, dict[str, dict[str, Any]]], python: Path) ->
     for run, model, case in asked:
         row = {tool: _on_one_gpu(said, case) for tool, said in answers[model.id].items()}
         row["llm-analysis"] = shaped[run.id]
+        # What hf-mem's --kv-cache-dtype does; it was asked once a model, with the model's own 16 bits.
+        if "kv_bytes_per_token" in row["hf-mem"]:
+            row["hf-mem"]["kv_bytes_per_token"] *= case.kv_element / 2
         row |= {formula.id: formula.answer(case) for formula in FORMULAS}
         rows[run.id] = row
     return rows
