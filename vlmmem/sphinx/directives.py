@@ -354,17 +354,21 @@ class ConventionsDirective(Generated):
 
 
 class FitDirective(Generated):
-    """Which model fits which GPU: the fewest GPUs of a kind, for the documents' models and those named beside."""
+    """Which model fits which GPU: the fewest GPUs of a kind, for the documents' models and those named beside.
+
+    Without the option `gpus` there is a column for each GPU of the catalogue.
+    """
 
     option_spec: ClassVar = {
         "context": directives.positive_int,
+        "gpus": directives.unchanged,
         "weights": directives.unchanged,
         "also": directives.unchanged,
     }
 
     def run(self) -> list[nodes.Node]:
         """A row a model, a column a GPU."""
-        gpus = catalog.gpus()
+        gpus = tuple(map(catalog.find_gpu, self.options.get("gpus", "").split())) or catalog.gpus()
         form = self.options.get("weights")
         rows = []
         for model in (*documented_models(), *map(catalog.find_model, self.options.get("also", "").split())):
