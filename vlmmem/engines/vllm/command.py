@@ -31,12 +31,17 @@ _KV_SINCE = {"fp8_ds_mla": "0.12", "int8_per_token_head": "0.20", "fp8_per_token
 
 @cache
 def _flags() -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]]:
-    """Each flag: the first release that has it, and the first that has it no more."""
-    read = read_json(Path(__file__).with_name("flags.json"))
-    return {
-        name: (parse_version(first), None if gone is None else parse_version(gone))
-        for name, (first, gone) in read["flags"].items()
-    }
+    """Each flag: the first release that has it, and the first that has it no more.
+
+    What the oldest release read has, 0.3.3, is taken to be there before it, too.
+    """
+    read = read_json(Path(__file__).with_name("flags.json"))["flags"]
+    oldest = min(parse_version(first) for first, _ in read.values())
+    found = {}
+    for name, (text, gone) in read.items():
+        first = parse_version(text)
+        found[name] = (() if first == oldest else first, None if gone is None else parse_version(gone))
+    return found
 
 
 def check_flag(flag: str, release: Release) -> None:
