@@ -5,6 +5,7 @@ What a release's code says stands in the docstrings of vlmmem/engines/vllm.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -736,3 +737,12 @@ def test_a_blocks_step_is_that_of_the_kernel() -> None:
     assert attention_block(model, release("0.19"), complete(model, release("0.19"), Settings(8192))) % 16 == 0
     wide = complete(model, release("0.22"), Settings(8192, block_size=512))
     assert attention_block(model, release("0.22"), wide) == 1024
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_every_source_is_an_address_at_a_tag_or_a_file_of_ours(version: str) -> None:
+    settings = Settings(4096, gpu=find_gpu("h100-80gb"))
+    for name in ("llama-3.1-8b", "deepseek-v2-lite"):
+        found = reserve(find_model(name), f"vllm@{version}", settings)
+        for term in found.terms:
+            assert re.match(r"https://github\.com/[\w-]+/\w+/blob/v\d+\.\d+\.\d+/\S+|vlmmem/\S+\.json$", term.source)

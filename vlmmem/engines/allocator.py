@@ -13,7 +13,9 @@ kMinLargeAlloc, kRoundLarge, get_free_block, should_split; the same in v2.10 and
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-__all__ = ["CachingAllocator", "allocated_bytes"]
+__all__ = ["ALLOCATOR_SOURCE", "CachingAllocator", "allocated_bytes"]
+
+ALLOCATOR_SOURCE = "https://github.com/pytorch/pytorch/blob/v2.3.1/c10/cuda/CUDACachingAllocator.cpp"
 
 _ROUNDED = 512
 _SMALL = 2**20

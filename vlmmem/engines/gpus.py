@@ -2,13 +2,14 @@
 
 from vlmmem.hardware import Gpu
 
-__all__ = ["BEFORE_AMPERE", "BLACKWELL", "HOPPER", "cublas_workspace_bytes", "is_one_of"]
+__all__ = ["BEFORE_AMPERE", "BLACKWELL", "CUBLAS_SOURCE", "HOPPER", "cublas_workspace_bytes", "is_one_of"]
 
 BEFORE_AMPERE = ("t4", "v100-16gb", "v100-32gb", "p100", "rtx-2080-ti")
 HOPPER = ("h100", "h200", "h20", "h800", "gh200")
 BLACKWELL = ("b200", "b300", "gb200", "gb300")
 """Ids of the catalogue, or how they begin, by generation."""
 
+CUBLAS_SOURCE = "https://github.com/pytorch/pytorch/blob/v2.3.1/aten/src/ATen/cuda/CublasHandlePool.cpp"
 _WORKSPACE, _WIDE_WORKSPACE = (4096 * 2 + 16 * 8) * 2**10, 4096 * 8 * 2**10
 
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmmem.catalog import find_format
-from vlmmem.engines.allocator import allocated_bytes
-from vlmmem.engines.gpus import HOPPER, cublas_workspace_bytes
+from vlmmem.engines.allocator import ALLOCATOR_SOURCE, allocated_bytes
+from vlmmem.engines.gpus import CUBLAS_SOURCE, HOPPER, cublas_workspace_bytes
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
@@ -84,8 +84,6 @@ _TAGS |= {"4.45": "4.45.2", "4.46": "4.46.0", "4.47": "4.47.1", "4.48": "4.48.3"
 _TAGS |= {"4.51": "4.51.3", "4.52": "4.52.4", "4.53": "4.53.3", "4.54": "4.54.1", "4.56": "4.56.2", "4.57": "4.57.3"}
 _TAGS |= {"5.0": "5.0.0", "5.10": "5.10.0", "5.23": "5.23.0"}
 
-_ALLOCATOR = "https://github.com/pytorch/pytorch/blob/v2.3.1/c10/cuda/CUDACachingAllocator.cpp"
-_CUBLAS = "https://github.com/pytorch/pytorch/blob/v2.3.1/aten/src/ATen/cuda/CublasHandlePool.cpp"
 _GPTQ = "https://github.com/AutoGPTQ/AutoGPTQ/blob/v0.7.1/auto_gptq/modeling/_utils.py"
 _AWQ = "https://github.com/casper-hansen/AutoAWQ/blob/v0.2.6/awq/modules/linear/gemm.py"
 
@@ -346,10 +344,10 @@ class _Peak:
             told += "; Llama's closed form with this model's tensors"
         context = runtime_allowance().context_bytes
         terms = (
-            Term("weights", one, weights_told, "derived", _ALLOCATOR),
+            Term("weights", one, weights_told, "derived", ALLOCATOR_SOURCE),
             Term("kv_cache", cached, self._cache_told(), "derived", f"{code}/src/transformers/cache_utils.py"),
             Term("activations", max(0, activations), told, "derived" if exact else "assumed", code),
-            Term("runtime:workspaces", workspace, workspace_told, "derived", _CUBLAS),
+            Term("runtime:workspaces", workspace, workspace_told, "derived", CUBLAS_SOURCE),
             Term(
                 "runtime:context",
                 context,
@@ -393,10 +391,10 @@ class _Peak:
             "transformers",
             self.release.version,
             (
-                Term("weights", weights, weights_told, "derived", _ALLOCATOR),
+                Term("weights", weights, weights_told, "derived", ALLOCATOR_SOURCE),
                 Term("kv_cache", found.cache, "keys, values and rotations of the answer's tokens", "derived", source),
                 Term("activations", peak - weights - found.cache - workspace, told, "derived", source),
-                Term("runtime:workspaces", workspace, f"{workspace:,} B of cuBLAS", "derived", _CUBLAS),
+                Term("runtime:workspaces", workspace, f"{workspace:,} B of cuBLAS", "derived", CUBLAS_SOURCE),
             ),
             printed=(("max_memory_allocated", peak),),
             settings=(("library", "autoawq"), ("sequences", self.batch), ("prompt_tokens", self.prompt)),

@@ -19,13 +19,12 @@ from math import ceil
 
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.sources import source
 from vlmmem.errors import InputError
 from vlmmem.terms import Term
 from vlmmem.units import exact
 
 __all__ = ["counts_graphs", "kv_pool", "requested_bytes"]
-
-SOURCE = "vllm/v1/worker/gpu_worker.py, determine_available_memory"
 
 
 def requested_bytes(release: Release, settings: Settings) -> int:
@@ -64,6 +63,13 @@ def counts_graphs(release: Release, settings: Settings, *, second: bool = False)
     return release.since("0.20")
 
 
+def _profiler(release: Release, *, v1: bool) -> str:
+    """Where the worker measures what is left."""
+    if v1:
+        return source(release, "vllm/v1/worker/gpu_worker.py", "determine_available_memory")
+    return source(release, "vllm/worker/worker.py", "determine_num_available_blocks")
+
+
 def kv_pool(
     release: Release,
     settings: Settings,
@@ -91,7 +97,7 @@ def kv_pool(
     if given is not None:
         if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
             raise InputError(f"kv_cache_memory_bytes: {given!r} was given; a positive number of bytes is needed")
-        return Term("kv_cache", given, f"kv_cache_memory_bytes = {given:,}", "assumed", f"{SOURCE} ({release.version})")
+        return Term("kv_cache", given, f"kv_cache_memory_bytes = {given:,}", "assumed", _profiler(release, v1=v1))
     requested = requested_bytes(release, settings)
     total = settings.total_bytes or 0
     rounding = "ceil" if release.since("0.16") else "floor"
@@ -104,7 +110,6 @@ def kv_pool(
         parts.append(("held by others", -settings.used_bytes))
     left = sum(value for _, value in parts)
     formula = parts[0][0] + "".join(f" - {-value:,} ({name})" for name, value in parts[1:])
-    file = SOURCE if v1 else "vllm/worker/worker.py, determine_num_available_blocks"
     # What the profile gives is fitted in part; the sum is the engine's own.
     basis = "assumed" if "assumed" in {peak.basis, non_torch.basis, graphs.basis} else "derived"
-    return Term("kv_cache", max(0, left), formula, basis, f"{file} (v{release.version})")
+    return Term("kv_cache", max(0, left), formula, basis, _profiler(release, v1=v1))

@@ -34,6 +34,7 @@ from vlmmem.engines.gpus import BLACKWELL, HOPPER, cublas_workspace_bytes, is_on
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.generation import uses_v1
+from vlmmem.engines.vllm.sources import runner_source
 from vlmmem.engines.vllm.weights import element_bytes, model_config
 from vlmmem.errors import InputError
 from vlmmem.images import ImageTokens
@@ -526,5 +527,7 @@ def activation_peak(model: Model, release: Release, settings: Settings) -> Term:
     """
     found = moments(model, release, settings)
     peak = max(found, key=lambda moment: moment.bytes)
-    source = "vllm/v1/worker/gpu_model_runner.py: profile_run; vlmmem/engines/vllm/constants.json"
+    source = runner_source(release, "profile_run", v1=uses_v1(model, release, settings))
+    if peak.basis == "measured":
+        source += "; vlmmem/engines/vllm/constants.json"
     return Term(f"activations:{peak.name}", peak.bytes, f"{peak.formula} = {peak.bytes}", peak.basis, source)

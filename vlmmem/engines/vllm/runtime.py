@@ -13,6 +13,7 @@ from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.budget import counts_graphs
 from vlmmem.engines.vllm.generation import uses_v1
 from vlmmem.engines.vllm.profile import activation_peak, constants, kept_bytes, second_runner
+from vlmmem.engines.vllm.sources import runner_source
 from vlmmem.model import Model
 from vlmmem.terms import Term
 from vlmmem.units import BYTES, exact
@@ -109,15 +110,16 @@ def cuda_graphs(model: Model, release: Release, settings: Settings) -> Term:
     >>> cuda_graphs(find_model("llama-3.1-8b"), Release("0.19", (0, 19)), Settings(8192, eager=True)).bytes
     0
     """
+    v1 = uses_v1(model, release, settings)
     if settings.eager:
-        return Term("runtime:graphs", 0, "eager: 0", "derived", "vllm/v1/worker/gpu_model_runner.py: capture_model")
-    kind = "V1" if uses_v1(model, release, settings) else "V0"
+        return Term("runtime:graphs", 0, "eager: 0", "derived", runner_source(release, "capture_model", v1=v1))
+    kind = "V1" if v1 else "V0"
     rows = [row for row in constants()["graphs"] if row["engine"] == kind] or constants()["graphs"]
     fits = [row for row in rows if release.since(row["since"])] or rows[:1]
     row = fits[-1]
     layers = -(-model.layers // settings.pp)
     whole = (exact(row["gib"]) + exact(row["gib_a_layer"]) * layers) * _GIB
-    share = captured_share(settings, v1=kind == "V1")
+    share = captured_share(settings, v1=v1)
     size = max(0, ceil(whole * share))
     shown = f"{share.numerator} / {share.denominator} of the sizes"
     formula = f"({row['gib']} GiB + {layers} x {row['gib_a_layer']} GiB) x {shown} = {size}"

@@ -13,10 +13,11 @@ from math import ceil
 from typing import Any
 
 from vlmmem.catalog import find_format, find_model, model_facts
-from vlmmem.engines.allocator import allocated_bytes
+from vlmmem.engines.allocator import ALLOCATOR_SOURCE, allocated_bytes
 from vlmmem.engines.gpus import BLACKWELL, HOPPER, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
+from vlmmem.engines.vllm.sources import source
 from vlmmem.errors import InputError
 from vlmmem.formats import Format
 from vlmmem.layers import LatentCache, Layer, Part, Tensor
@@ -477,9 +478,9 @@ def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> 
     at = max(range(settings.pp), key=lambda stage: sum(stages[stage].values()))
     parts = stages[at]
     where = f"tp {settings.tp}" + (f", stage {at + 1} of {settings.pp}" if settings.pp > 1 else "")
-    source = "vllm/model_executor/layers/linear.py and vocab_parallel_embedding.py"
+    layers = source(release, "vllm/model_executor/layers/linear.py")
     terms = [
-        Term(f"weights:{name}", size, f"{name} tensors of one rank, {where} = {size}", "derived", source)
+        Term(f"weights:{name}", size, f"{name} tensors of one rank, {where} = {size}", "derived", layers)
         for name, size in parts.items()
     ]
     sizes = [size for _, _, bits, count in _stage(model, settings, at) for size in [ceil(bits / 8)] * count]
@@ -488,21 +489,22 @@ def loaded_weights_bytes(model: Model, release: Release, settings: Settings) -> 
     if settings.option("expandable_segments"):
         # PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True cuts every rest off
         rounding, formula = 0, "expandable segments: 0"
-    terms.append(Term("weights:rounding", rounding, formula, "derived", "PyTorch, c10/cuda/CUDACachingAllocator.cpp"))
+    terms.append(Term("weights:rounding", rounding, formula, "derived", ALLOCATOR_SOURCE))
     tables = rotary_tables(model, release, settings)
     if tables:
         size = sum(table.bytes for table in tables)
         shown = " + ".join(f"{table.rows} x {table.columns} x {table.element} ({table.what})" for table in tables)
-        rotary = "vllm/model_executor/layers/rotary_embedding"
+        rotary = source(release, "vllm/model_executor/layers/rotary_embedding.py", "_compute_cos_sin_cache")
         terms.append(Term("weights:rotary", size, f"{shown} = {size}", "derived", rotary))
     adapters = _adapters(model, settings, stage_layers(model, settings.pp)[at])
     if adapters:
         rank = settings.option("max_lora_rank")
         formula = f"stacked A and B of {settings.option('max_loras') or 1} adapters of rank {rank} = {adapters}"
-        terms.append(Term("weights:lora", adapters, formula, "derived", "vllm/lora/layers: create_lora_weights"))
+        stacked = source(release, "vllm/lora/layers.py", "create_lora_weights")
+        terms.append(Term("weights:lora", adapters, formula, "derived", stacked))
     absorbed = _absorbed(model, release, settings, stage_layers(model, settings.pp)[at])
     if absorbed:
         formula = f"W_UK and W_UV in 16 bits beside kv_b_proj = {absorbed}"
-        kept = "vllm/model_executor/layers/attention/mla_attention.py: process_weights_after_loading"
+        kept = source(release, "vllm/attention/backends/mla/utils.py", "process_weights_after_loading")
         terms.append(Term("weights:latent", absorbed, formula, "derived", kept))
     return tuple(terms)
