@@ -46,7 +46,7 @@ from vlmmem.memory.kv_cache import cache_sizes
 from vlmmem.memory.weights import tensor_bits
 from vlmmem.model import Model
 from vlmmem.parallelism import gpu_shares, stage_layers, stage_part
-from vlmmem.record import record
+from vlmmem.record import record, replace
 from vlmmem.strict_json import read_json
 from vlmmem.terms import Term
 from vlmmem.units import exact
@@ -436,14 +436,8 @@ def kv_capacity(
     spare = page * (sum(full) + sum(sliding))
     bare = settings.option("mamba_full_memory_ratio") is None
     stateless = (*settings.options, ("mamba_full_memory_ratio", 0)) if bare else settings.options
-    pools = _pools(model, release, _replaced(settings, stateless), max(0, pool_bytes - spare))
+    pools = _pools(model, release, replace(settings, options=stateless), max(0, pool_bytes - spare))
     return pools.tokens, None, pools.tokens / settings.context
-
-
-def _replaced(settings: Settings, options: tuple[tuple[str, int | float | str | bool], ...]) -> Settings:
-    from vlmmem.record import replace
-
-    return replace(settings, options=options)
 
 
 # weights and what is free
@@ -463,9 +457,8 @@ def _rotary(model: Model, release: Release) -> int:
         for each in layer.caches
         if isinstance(each, KeyValueCache) and each.states is None
     }
-    latent = any(isinstance(each, LatentCache) for layer, _ in model.decoder.alike() for each in layer.caches)
     share = 4 if model.architecture in _QUARTER_ROTATED else 1
-    width = sum(width for width, _ in widths) // share + (_LATENT_ROTARY if latent and not widths else 0)
+    width = sum(width for width, _ in widths) // share + (_LATENT_ROTARY if _latent(model) and not widths else 0)
     return (_FLOAT32 if release.since("0.4.3") else 2) * model.max_positions * width
 
 

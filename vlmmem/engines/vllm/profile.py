@@ -35,10 +35,10 @@ from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
 from vlmmem.engines.vllm.generation import uses_v1
 from vlmmem.engines.vllm.sources import runner_source
-from vlmmem.engines.vllm.weights import element_bytes, model_config
+from vlmmem.engines.vllm.weights import element_bytes, has_latent_attention, model_config
 from vlmmem.errors import InputError
 from vlmmem.images import ImageTokens
-from vlmmem.layers import LatentCache, StateCache
+from vlmmem.layers import StateCache
 from vlmmem.memory.vision import encoder_moments
 from vlmmem.model import Model, VisionTower
 from vlmmem.record import record
@@ -348,10 +348,9 @@ def _experts(model: Model, release: Release, settings: Settings) -> Moment:
 
 
 def _latent(model: Model, settings: Settings) -> Moment:
-    latent = any(isinstance(cache, LatentCache) for layer, _ in model.decoder.alike() for cache in layer.caches)
     config = model_config(model)
     nope, value = config.get("qk_nope_head_dim"), config.get("v_head_dim")
-    if not latent or type(nope) is not int or type(value) is not int:
+    if not has_latent_attention(model) or type(nope) is not int or type(value) is not int:
         return Moment("latent", 0, "0", "derived")
     chunk = min(max(8 * settings.context, 4 * (settings.sequences or 1) * 16), _MLA_CHUNK)
     heads = -(-model.heads // settings.tp)

@@ -27,7 +27,15 @@ from vlmmem.parallelism import stage_layers
 from vlmmem.record import record, replace
 from vlmmem.terms import Term
 
-__all__ = ["element_bytes", "loaded_weights_bytes", "model_config", "rotary_tables", "served_format", "stage_weights"]
+__all__ = [
+    "element_bytes",
+    "has_latent_attention",
+    "loaded_weights_bytes",
+    "model_config",
+    "rotary_tables",
+    "served_format",
+    "stage_weights",
+]
 
 _VOCABULARY = 64
 """Rows to a multiple of which a vocabulary is padded (DEFAULT_VOCAB_PADDING_SIZE, vocab_parallel_embedding.py)."""
@@ -197,9 +205,7 @@ def rotary_tables(model: Model, release: Release, settings: Settings) -> tuple[T
 def _turned(model: Model, config: dict[str, Any]) -> int:
     """The part of a head that turns."""
     rope = config.get("qk_rope_head_dim")
-    if type(rope) is int and any(
-        isinstance(cache, LatentCache) for layer, _ in _decoder(model) for cache in layer.caches
-    ):
+    if type(rope) is int and has_latent_attention(model):
         return rope
     whole = config.get("rotary_dim")
     if type(whole) is int and 0 < whole <= 1 << 16:
@@ -213,8 +219,9 @@ def _turned(model: Model, config: dict[str, Any]) -> int:
     return model.head_dim
 
 
-def _decoder(model: Model) -> list[tuple[Layer, int]]:
-    return model.decoder.alike()
+def has_latent_attention(model: Model) -> bool:
+    """Whether a layer of the decoder keeps latent vectors."""
+    return any(isinstance(cache, LatentCache) for layer, _ in model.decoder.alike() for cache in layer.caches)
 
 
 def _scaled(
@@ -229,9 +236,7 @@ def _scaled(
         yield Table(f"{what}, linear scaling", ceil(positions * _factor(scaling)), columns, element)
     elif kind in ("yarn", "deepseek_yarn", "deepseek_llama_scaling"):
         # FlashInfer's kernel reads float32
-        latent = columns in (64, 128, 256, 512) and any(
-            isinstance(cache, LatentCache) for layer, _ in _decoder(model) for cache in layer.caches
-        )
+        latent = columns in (64, 128, 256, 512) and has_latent_attention(model)
         size = 4 if latent and release.since("0.12") else element
         yield Table(f"{what}, YaRN", ceil(original * _factor(scaling)), columns, size)
     elif kind in ("longrope", "su"):
@@ -418,7 +423,7 @@ def _absorbed(model: Model, release: Release, settings: Settings, layers: int) -
     if not release.since("0.7"):
         return 0
     each = 0
-    for layer, _ in _decoder(model):
+    for layer, _ in model.decoder.alike():
         for tensor in layer.tensors:
             if "kv_b_proj" in tensor.name and tensor.kind == "linear":
                 each = max(each, 2 * tensor.parameters // settings.tp)
@@ -441,7 +446,7 @@ def _adapters(model: Model, settings: Settings, layers: int) -> int:
     if type(rank) is not int or type(most) is not int or not 0 < rank <= 1 << 12 or not 0 < most <= 1 << 12:
         return 0
     wide, tp, counted = 0, settings.tp, 0
-    for layer, count in _decoder(model):
+    for layer, count in model.decoder.alike():
         for tensor in layer.tensors:
             if tensor.kind != "linear":
                 continue
