@@ -14,8 +14,6 @@ longer than it. A family that cannot be asked is recorded with its error.
 """
 
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from itertools import groupby
 from typing import Any
@@ -27,6 +25,7 @@ from transformers import masking_utils
 from tools.oracle import LONGEST_ERROR, build, parse
 from tools.oracle_configs import catalogue_configs
 from vlmmem.architectures import HOMES
+from vlmmem.measured.harness.network import default_dtype
 
 # Beside the first model of each model_type: kinds of layers that the first lacks.
 MORE = ("gemma-4-26b-a4b", "gemma-4-31b", "granite-4.0-h-small", "llama-4-maverick", "nemotron-nano-12b-v2")
@@ -90,7 +89,7 @@ class Cached:
                 parsed.get_text_config(decoder=True).num_hidden_layers = FEW
             except Exception:  # a config that cannot be changed is built whole
                 parsed = parse(fields)
-        with _default_dtype(getattr(torch, self.dtype)):
+        with default_dtype(getattr(torch, self.dtype)):
             self.network = build(fields, parsed).eval()
         for module in self.network.modules():
             if type(module).__name__.endswith("Experts"):
@@ -105,7 +104,7 @@ class Cached:
 
     def run(self, context: int, batch: int, images: int = 0) -> list[list[Any]]:
         """What each layer holds after a prompt: runs of layers alike, as [layers, [[dtype, shape], ...]]."""
-        with torch.no_grad(), _default_dtype(getattr(torch, self.dtype)), torch.device("meta"):
+        with torch.no_grad(), default_dtype(getattr(torch, self.dtype)), torch.device("meta"):
             ids = torch.ones((batch, context), dtype=torch.long)
             seen = self._images(context, batch, images) if images else {}
             out = self.network(input_ids=ids, use_cache=True, **seen)
@@ -148,16 +147,6 @@ def _tensors(layer: Any) -> list[list[Any]]:
         item for _, value in sorted(held.items()) for item in (value.values() if isinstance(value, dict) else [value])
     ]
     return [found for item in each if torch.is_tensor(item) for found in _tensors(item)]
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def measure(config: dict[str, Any]) -> dict[str, Any]:

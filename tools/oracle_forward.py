@@ -14,7 +14,6 @@ built; the cases with every layer show that nothing else grows with their number
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -25,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tools.oracle_configs import catalogue_configs, changed
 from vlmmem.documented import documented_models
+from vlmmem.measured.harness.network import default_dtype
 from vlmmem.measured.harness.storages import ELSEWHERE, LiveStorages
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -179,7 +179,7 @@ class Network:
         text_only = "vision_config" not in config
         kind = transformers.AutoModelForCausalLM if text_only else transformers.AutoModelForImageTextToText
         self.fake = FakeTensorMode()
-        with self.fake, _default_dtype(DTYPES[dtype]):
+        with self.fake, default_dtype(DTYPES[dtype]):
             self.network = kind.from_config(self.config, attn_implementation="sdpa", dtype=DTYPES[dtype])
         self.network.eval()
         self.live = LiveStorages(())
@@ -248,16 +248,6 @@ class Network:
 
     def _run(self, ids: torch.Tensor, cache: Any, keep: int, **images: torch.Tensor) -> None:
         self.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **images)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _measured(group: list[Case]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from transformers import initialization
 
 from tools.oracle import LONGEST_ERROR, parse
 from tools.oracle_configs import catalogue_configs, shortened
-from tools.oracle_forward import _default_dtype
+from vlmmem.measured.harness.network import default_dtype
 from vlmmem.measured.harness.storages import LiveStorages, fused_attention
 
 # Tokens of each sequence, sequences. Loops over the tokens' chunks are slow to follow: states get the first two.
@@ -76,7 +76,7 @@ def measured(asked: tuple[str, int, tuple[tuple[int, int], ...]]) -> list[dict[s
         fake = FakeTensorMode()
         autos = (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM)
         auto = next(each for each in autos if type(parsed) in each._model_mapping)
-        with fake, _default_dtype(torch.bfloat16), initialization.no_init_weights():
+        with fake, default_dtype(torch.bfloat16), initialization.no_init_weights():
             network = auto.from_config(parsed, dtype=torch.bfloat16).eval()
         for context, batch in passes:
             case = {"model": name, "layers": layers, "context": context, "batch": batch}

@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
+from vlmmem.measured.harness.network import default_dtype
+
 DTYPE = torch.bfloat16
 DROPOUT = 0.1
 
@@ -86,12 +88,8 @@ def saved_bytes(run: Callable[[], Any], shared: Iterable[torch.Tensor]) -> int:
 
 
 def _built(make: Callable[[], Any]) -> Any:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(DTYPE)
-    try:
+    with default_dtype(DTYPE):
         return make()
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _input(batch: int, context: int, hidden_size: int) -> torch.Tensor:

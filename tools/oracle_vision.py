@@ -17,7 +17,8 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.initialization import no_init_weights
 
-from tools.oracle_forward import DTYPES, _default_dtype
+from tools.oracle_forward import DTYPES
+from vlmmem.measured.harness.network import default_dtype
 from vlmmem.measured.harness.storages import LiveStorages
 
 REAL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm")
@@ -148,7 +149,7 @@ def measure(config: dict[str, Any], passes: list[dict[str, Any]], dtype: str = "
     parsed = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     mode: Any = nullcontext() if config["model_type"] in REAL else FakeTensorMode()
     with mode, torch.no_grad():
-        with _default_dtype(DTYPES[dtype]), no_init_weights():
+        with default_dtype(DTYPES[dtype]), no_init_weights():
             network = transformers.AutoModelForImageTextToText.from_config(
                 parsed, attn_implementation="sdpa", dtype=DTYPES[dtype]
             )
