@@ -36,6 +36,7 @@ from typing import Any
 
 from vlmmem.catalog import find_format
 from vlmmem.engines.allocator import CachingAllocator
+from vlmmem.engines.fused import fused_name
 from vlmmem.engines.releases import Release
 from vlmmem.engines.reservation import Reservation
 from vlmmem.engines.settings import Settings
@@ -110,11 +111,6 @@ _NO_TABLES = ("gemma3", "gemma3_text", "gpt2", "opt", "mpt", "bloom")
 _TWO_ROTATIONS = ("gemma4", "gemma4_text", "gemma4_unified", "gemma3n", "gemma3n_text")
 _QUARTER_ROTATED = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
 _DEPTH = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe")
-_FUSED = (
-    (("q_proj", "k_proj", "v_proj"), "qkv_proj"),
-    (("gate_proj", "up_proj"), "gate_up_proj"),
-    (("in_proj_qkv", "in_proj_z"), "in_proj_qkvz"),
-)
 # models/gemma3_causal.py, Gemma3TextScaledWordEmbedding: no VocabParallelEmbedding, so that every rank has it whole
 _WHOLE_EMBEDDING = ("gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified")
 _LARGE_GPU = 60 * 1024  # MiB
@@ -462,15 +458,6 @@ def _rotary(model: Model, release: Release) -> int:
     return (_FLOAT32 if release.since("0.4.3") else 2) * model.max_positions * width
 
 
-def _merged(name: str) -> str:
-    """The tensor in which a rank holds one: queries, keys and values in one, gate and up in one (layers/linear.py)."""
-    for parts, whole in _FUSED:
-        for part in parts:
-            if f".{part}." in f".{name}":
-                return name.replace(part, whole)
-    return name
-
-
 def _pieces(bits: Fraction, number: Format | None) -> list[int]:
     """Bytes of the tensors that stand for one: a quantised matrix has its numbers, and scales and zeros apart."""
     size = ceil(bits / 8)
@@ -504,7 +491,7 @@ def _stage_tensors(model: Model, settings: Settings, stage: int) -> Iterator[int
                 held: dict[str, Fraction] = {}
                 for tensor in layer.tensors:
                     name = f"{part.stack}.{index}.{tensor.name}"
-                    stem = _merged(tensor.name)
+                    stem = fused_name(tensor.name)
                     bits = tensor_bits(model, name, tensor, number, tp, layer, index=index if decoder else None)
                     held[stem] = held.get(stem, Fraction(0)) + bits
                 found = known[id(layer)] = [piece for bits in held.values() for piece in _pieces(bits, number)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from vlmmem.catalog import find_format, find_model, model_facts
 from vlmmem.engines.allocator import ALLOCATOR_SOURCE, allocated_bytes
+from vlmmem.engines.fused import FUSED, fused_name
 from vlmmem.engines.gpus import BLACKWELL, HOPPER, is_one_of
 from vlmmem.engines.releases import Release
 from vlmmem.engines.settings import Settings
@@ -60,11 +61,9 @@ _NO_ROTATION = (
 """Families whose attention turns nothing: learned positions, ALiBi, or none."""
 
 _FUSED = (
-    (("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    *FUSED,
     (("query", "key", "value"), "query_key_value"),
-    (("gate_proj", "up_proj"), "gate_up_proj"),
     (("w1", "w3"), "w13"),
-    (("in_proj_qkv", "in_proj_z"), "in_proj_qkvz"),
     (("in_proj_b", "in_proj_a"), "in_proj_ba"),
 )
 _BUILT_WHOLE = ("gemma4", "gemma3n")
@@ -324,7 +323,7 @@ def _layers(
         merged: dict[str, Fraction] = {}
         for tensor in layer.tensors:
             name = f"{part.stack}.{index}.{tensor.name}"
-            stem = _merged(tensor.name)
+            stem = fused_name(tensor.name, _FUSED)
             bits = _bits(model, name, tensor, number, tp, layer, index if decoder else None)
             bits *= _tiles(model, tensor, settings) if number is None else 1
             merged[stem] = merged.get(stem, Fraction(0)) + bits
@@ -352,15 +351,6 @@ def _unread(model: Model, layer: Layer, merged: dict[str, Fraction], tp: int) ->
     held = next((merged[stem] for stem in merged if "qkv_proj" in stem), Fraction(0))
     present = query.outputs // tp + (2 - missing) * max(1, heads // tp) * width
     return held * missing * max(1, heads // tp) * width / present
-
-
-def _merged(name: str) -> str:
-    """The tensor in which vLLM holds one: queries, keys and values in one, gate and up in one."""
-    for parts, whole in _FUSED:
-        for part in parts:
-            if f"{part}." in f"{name}.":
-                return name.replace(part, whole)
-    return name
 
 
 def _untied(model: Model) -> bool:
