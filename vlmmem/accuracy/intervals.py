@@ -3,8 +3,9 @@
 Split conformal prediction: the half-width is a quantile of the sizes of measured / predicted - 1, so that a further run
 of the same kind lies within it as often as the level says. Runs of one model resemble each other, and the next run will
 be of another: each model counts once, with the run that is farthest off. The quantile is taken from the engine's own
-release where that has enough models, else from all releases of the engine; where these are too few, it is assumed, and
-says so. Whether the level holds is measured on the runs that were left out.
+release where that has enough models and more than one publisher, whose runs share a machine and its settings, else from
+all releases of the engine; where these are too few, it is assumed, and says so. Whether the level holds is measured
+on the runs that were left out.
 """
 
 import json
@@ -96,8 +97,9 @@ def fit(of: Iterable["Prediction"]) -> tuple[Width, ...]:
             of_release = [item for item in of_both if release in (_ALL, item.release) and item.predicted > 0]
             residuals = [(item.model, item.measured / item.predicted - 1) for item in of_release]
             made = _width(engine, release, quantity, residuals)
-            # A release with too few records of its own takes the engine's.
-            if release == _ALL or made.basis == "measured":
+            publishers = {item.publisher for item in of_release}
+            # A release with too few records of its own, or with those of one study alone, takes the engine's.
+            if release == _ALL or (made.basis == "measured" and len(publishers) > 1):
                 found.append(made)
     return tuple(found)
 

@@ -87,6 +87,7 @@ class Prediction:
         unknown: what the run does not state and the figure follows from; the engine's defaults stood in.
         note: which known release stands for the run's own.
         generation: which of vLLM's engines it was, V0 or V1; empty for other engines.
+        publisher: the host and repository that published the run.
     """
 
     run: str
@@ -104,6 +105,7 @@ class Prediction:
     unknown: tuple[str, ...] = ()
     note: str = ""
     generation: str = ""
+    publisher: str = ""
 
     @property
     def error(self) -> float:
@@ -386,6 +388,7 @@ def predict(run: Run) -> tuple[tuple[Prediction, ...], tuple[Unpriced, ...]]:
                 tuple(name for name in (*needs, "tp", "version", "checkpoint") if name in unknown),
                 release.note,
                 generation,
+                "/".join(run.source.split("/")[2:5]),
             )
         )
 
