@@ -135,16 +135,6 @@ class _Pools:
     v_bytes: int
 
 
-@record(frozen=True, slots=True)
-class _Defaults:
-    """The settings that were left open, as this release fills them."""
-
-    chunked_prefill: int
-    graph_max: int
-    share: float
-    page: int
-
-
 # settings
 
 
